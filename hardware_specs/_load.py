@@ -1,0 +1,83 @@
+"""Find and read machine specifications: the shipped catalogue by name, any other file by path."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hardware_specs._spec import HardwareSpec
+from hardware_specs.errors import SpecError, unknown_name
+
+
+@cache
+def _catalog() -> dict[str, str]:
+    """Map each short name and alias to its file in the catalogue."""
+    found: dict[str, str] = {}
+    for entry in sorted(files("hardware_specs").joinpath("catalog").iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".toml"):
+            data = tomllib.loads(entry.read_text("utf-8"))
+            for name in (data["name"], *data.get("aliases", ())):
+                found[name] = entry.name
+    return found
+
+
+def names(*, aliases: bool = False) -> list[str]:
+    """Return the short names of the catalogue, sorted; with ``aliases``, those too."""
+    return sorted(n for n, file in _catalog().items() if aliases or file == f"{n}.toml")
+
+
+def parse(text: str, origin: str) -> HardwareSpec:
+    """Read a specification from TOML ``text``; ``origin`` names it in errors.
+
+    Raises:
+        SpecError: Malformed TOML, an unknown key, a missing or impossible value; one line per fault.
+    """
+    try:
+        return HardwareSpec.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{origin}: malformed TOML: {error}. Next: mend the file at that place.") from None
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {_plain(e['msg'])}" for e in error.errors()]
+        raise SpecError(f"{origin}: " + "; ".join(faults) + ". Next: mend these keys.") from None
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def read(path: str | Path) -> HardwareSpec:
+    """Read a specification from a TOML file.
+
+    Raises:
+        SpecError: The file cannot be read, or :func:`parse` refuses it.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SpecError(f"cannot read hardware file {str(path)!r}: {reason}. Next: check the path.") from None
+    return parse(text, str(path))
+
+
+@cache
+def _load_named(file: str) -> HardwareSpec:
+    return parse(files("hardware_specs").joinpath("catalog", file).read_text("utf-8"), file)
+
+
+def load(name: str) -> HardwareSpec:
+    """Return a machine by short name, alias, or path (a ``/`` or the suffix ``.toml`` makes it a path).
+
+    Raises:
+        UnknownNameError: No such name; near matches are offered.
+        SpecError: The file is unreadable or malformed.
+    """
+    if "/" in name or name.endswith(".toml"):
+        return read(name)
+    file = _catalog().get(name)
+    if file is None:
+        raise unknown_name("hardware", name, _catalog(), "run 'aiq specs list', or give a path to a .toml file")
+    return _load_named(file)

@@ -1,0 +1,150 @@
+"""The schema of a machine: ceilings, memory levels and overheads, each number with its source."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hardware_specs.errors import MissingCeilingError
+
+Format = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "int4", "fp4"]
+Kind = Literal["datasheet", "measured", "derived"]
+Rates = Literal["datasheet", "sustained"]
+Technology = Literal[
+    "gddr5", "gddr6", "gddr6x", "gddr7", "hbm2", "hbm2e", "hbm3", "hbm3e", "ddr4", "ddr5", "lpddr4", "lpddr5", "sram"
+]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Quantity(_Frozen):
+    """One number in SI base units, with where it comes from.
+
+    ``kind`` is ``datasheet`` (the vendor prints it), ``measured`` (a stopwatch found it) or ``derived`` (computed from
+    such numbers; ``source`` then states the derivation).
+    """
+
+    value: Positive
+    kind: Kind
+    source: Annotated[str, Field(min_length=8)]
+
+
+class CrossCheck(_Frozen):
+    """The same number from an independent source; the linter compares the two."""
+
+    value: Positive
+    source: Annotated[str, Field(min_length=8)]
+
+
+class Rated(Quantity):
+    """A peak rate, with the sustained rate where somebody measured it.
+
+    ``value`` is the peak. ``sustained`` is what the device keeps up under load (clock and power limits included).
+    """
+
+    sustained: Quantity | None = None
+    second: CrossCheck | None = None
+
+
+class Ceiling(Rated):
+    """A *dense* compute ceiling in FLOP/s (integer formats: OP/s; one multiply-accumulate is two).
+
+    Sparsity is never part of ``value``: ``sparsity_factor`` states it apart. ``units`` × ``ops_per_clock`` ×
+    ``clock_hz`` restates the peak from the geometry of the chip where that is known; the linter holds the two together.
+    """
+
+    sparsity_factor: Annotated[float, Field(ge=1, le=4)] = 1.0
+    units: Positive | None = None
+    ops_per_clock: Positive | None = None
+    clock_hz: Positive | None = None
+
+
+class MemoryLevel(_Frozen):
+    """One level of memory: capacity in bytes, bandwidth in bytes/s as seen by the compute units.
+
+    ``bus_bits`` × ``transfers_per_s`` / 8 restates the bandwidth where the interface is known; ``technology`` lets the
+    linter check the rate of a pin and the size of a channel.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    bandwidth_bytes_per_s: Rated
+    capacity_bytes: Quantity | None = None
+    bus_bits: Positive | None = None
+    transfers_per_s: Positive | None = None
+    technology: Technology | None = None
+
+
+class HardwareSpec(_Frozen):
+    """A machine as the roofline model sees it.
+
+    ``compute`` maps a number format to its dense ceiling, ``memory`` lists the levels from the outermost (DRAM) to the
+    innermost. ``rates`` says which figures the accessors return: the datasheet peaks, or the sustained ones where they
+    were measured (see :meth:`sustained`).
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    vendor: str
+    kind: Literal["gpu", "cpu", "tpu", "soc"]
+    architecture: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    chip: str | None = None
+    aliases: tuple[str, ...] = ()
+    compute: dict[Format, Ceiling]
+    memory: Annotated[tuple[MemoryLevel, ...], Field(min_length=1)]
+    launch_overhead_s: Quantity | None = None
+    tdp_w: Quantity | None = None
+    note: str = ""
+    rates: Rates = "datasheet"
+
+    @model_validator(mode="after")
+    def _levels_have_order(self) -> HardwareSpec:
+        names = [level.name for level in self.memory]
+        if len(set(names)) != len(names):
+            raise ValueError(f"memory levels must have distinct names, got {', '.join(names)}")
+        for inner in self.memory[1:]:
+            if inner.capacity_bytes is None:
+                raise ValueError(f"memory level {inner.name!r} needs capacity_bytes: only the outermost may omit it")
+        if not self.compute:
+            raise ValueError("compute must state at least one ceiling")
+        return self
+
+    def ceiling(self, fmt: str) -> float:
+        """Return the dense ceiling of ``fmt`` in FLOP/s.
+
+        Raises:
+            MissingCeilingError: The machine states no such ceiling; the text lists those it has.
+        """
+        for known, ceiling in self.compute.items():
+            if known == fmt:
+                return self._rate(ceiling)
+        raise MissingCeilingError(
+            f"{self.name} states no {fmt} ceiling: it has {', '.join(self.compute)}. "
+            f"Next: choose one of these formats, or add [compute.{fmt}] with its source to the specification."
+        )
+
+    def bandwidth(self, level: int = 0) -> float:
+        """Return the bandwidth in bytes/s of memory level ``level`` (0 is the outermost)."""
+        return self._rate(self.memory[level].bandwidth_bytes_per_s)
+
+    @property
+    def overhead_s(self) -> float:
+        """Seconds between two dependent kernel launches; 0 where no figure is known (see ``launch_overhead_s``)."""
+        return self.launch_overhead_s.value if self.launch_overhead_s else 0.0
+
+    def sustained(self) -> HardwareSpec:
+        """Return the same machine with its sustained rates in force where they were measured."""
+        return self.model_copy(update={"rates": "sustained"})
+
+    def has_sustained(self) -> bool:
+        """Tell whether any ceiling or bandwidth has a measured sustained rate."""
+        rated = [*self.compute.values(), *(level.bandwidth_bytes_per_s for level in self.memory)]
+        return any(r.sustained for r in rated)
+
+    def _rate(self, rated: Rated) -> float:
+        if self.rates == "sustained" and rated.sustained:
+            return rated.sustained.value
+        return rated.value

@@ -1,0 +1,39 @@
+"""Analytical roofline model: a model's operator graph, a machine and a scheme in; bound and latency of each layer out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from roofline.estimate import GraphEstimate, LayerEstimate, Transition, estimate
+from roofline.graph import Op, OpGraph, TensorSpec
+from roofline.precision import LayerPrecision, Precision
+from roofline.scheme import Rule, Scheme
+from roofline.table import CostTable, SchemeScores
+
+if TYPE_CHECKING:
+    from roofline.frontends._trace import trace
+
+__all__ = [
+    "CostTable",
+    "GraphEstimate",
+    "LayerEstimate",
+    "LayerPrecision",
+    "Op",
+    "OpGraph",
+    "Precision",
+    "Rule",
+    "Scheme",
+    "SchemeScores",
+    "TensorSpec",
+    "Transition",
+    "estimate",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "trace":
+        from roofline.frontends._trace import trace
+
+        return trace
+    raise AttributeError(f"module 'roofline' has no attribute {name!r}")

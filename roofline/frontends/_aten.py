@@ -1,0 +1,256 @@
+"""What each aten operator costs: a table from operator to op kind and formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch._ops import OpOverload
+
+from roofline import ops
+
+
+class Work(NamedTuple):
+    """Cost of one call: op kind, multiply-accumulates, element-wise FLOPs, and what a reader must know."""
+
+    kind: str
+    macs: int = 0
+    vector_flops: int = 0
+    note: str = ""
+
+
+Formula = Callable[[Sequence[Any], dict[str, Any], Any], Work]
+
+FREE = frozenset(
+    "empty empty_like empty_strided new_empty new_empty_strided empty_permuted alias detach detach_ lift lift_fresh "
+    "dropout dropout_ alpha_dropout feature_dropout native_dropout resolve_conj resolve_neg _local_scalar_dense item size "
+    "sym_size sym_stride sym_numel dim stride is_same_size set_ resize_ data device numel _assert_async _assert_tensor_metadata "
+    "is_nonzero equal unsafe_split unsafe_chunk unsafe_split_with_sizes _unsafe_view _reshape_alias".split()
+)
+COPY = frozenset(
+    "cat concat concatenate stack hstack vstack clone copy copy_ _to_copy to contiguous index index_select gather scatter "
+    "scatter_ index_put index_put_ _unsafe_index roll flip repeat repeat_interleave pad constant_pad_nd reflection_pad1d "
+    "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d tril triu pixel_shuffle "
+    "pixel_unshuffle channel_shuffle im2col col2im unfold_copy slice_scatter select_scatter index_add index_add_ "
+    "index_copy index_copy_ take take_along_dim tile rot90 expand_copy view_copy permute_copy nonzero masked_select "
+    "slice_copy select_copy _reshape_copy unfold masked_scatter".split()
+)
+FILL = frozenset(
+    "zeros ones full arange zeros_like ones_like full_like new_zeros new_ones new_full eye linspace scalar_tensor fill fill_ "
+    "zero_ rand randn randint rand_like randn_like tril_indices triu_indices uniform_ normal_ _efficientzerotensor".split()
+)
+REDUCTION = frozenset(
+    "sum mean amax amin max min argmax argmin prod any all std var var_mean std_mean norm linalg_vector_norm logsumexp "
+    "cumsum cumprod logcumsumexp cummax cummin topk sort argsort nansum count_nonzero median bincount cumsum_ "
+    "cosine_similarity searchsorted bucketize one_hot aminmax".split()
+)
+ELEMENTWISE = frozenset("masked_fill masked_fill_ gelu silu mish softplus _prelu_kernel prelu hardswish hardsigmoid lerp glu".split())
+
+
+def shape(tensor: Any) -> tuple[int, ...]:
+    """Return the tensor's shape as plain integers."""
+    return tuple(tensor.shape)
+
+
+def _conv(args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Work:
+    transposed = bool(args[6]) if len(args) > 6 and isinstance(args[6], bool) else False
+    if transposed:
+        return _conv_transpose(args, kwargs, out)
+    weight, output = shape(args[1]), shape(out)
+    if len(output) == len(weight) - 1:
+        output = (1, *output)
+    depthwise = weight[1] == 1 and weight[0] > 1 and args[0].shape[-len(weight) + 1] > 1
+    return Work("depthwise_conv" if depthwise else "conv", ops.conv_macs(output, weight))
+
+
+def _conv_transpose(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+    weight, input_ = shape(args[1]), shape(args[0])
+    if len(input_) == len(weight) - 1:
+        input_ = (1, *input_)
+    return Work("conv_transpose", ops.conv_transpose_macs(input_, weight))
+
+
+def _linear(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+    return Work("linear", ops.linear_macs(shape(out), args[0].shape[-1]))
+
+
+def _product(position: int) -> Formula:
+    def work(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+        left = args[position]
+        return Work("matmul", ops.matmul_macs(shape(out), left.shape[-1] if left.dim() else 1))
+
+    return work
+
+
+def _addbmm(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+    left, right = args[1], args[2]
+    return Work("matmul", ops.matmul_macs((*left.shape[:-1], right.shape[-1]), left.shape[-1]))
+
+
+def _outer(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+    return Work("elementwise", 0, ops.elementwise_flops(shape(out)))
+
+
+def _bilinear(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+    features, in1, in2 = shape(args[2])
+    return Work("linear", ops.bilinear_macs(prod(out.shape[:-1]), features, in1, in2))
+
+
+def _attention(args: Sequence[Any], kwargs: dict[str, Any], _out: Any) -> Work:
+    query, key, value = (shape(a) for a in args[:3])
+    notes = ["scores stay on chip"]
+    if kwargs.get("is_causal", len(args) > 5 and args[5] is True):
+        notes.append("causal, counted in full")
+    if len(query) > 2 and query[-3] != key[-3]:
+        notes.append(f"grouped queries {query[-3]}:{key[-3]}")
+    macs = ops.attention_macs(query, key, value)
+    return Work("attention", macs, ops.attention_softmax_flops(query, key), ", ".join(notes))
+
+
+def _recurrent(kind: str) -> Formula:
+    def work(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+        packed = isinstance(args[1], torch.Tensor) and isinstance(args[3], list | tuple)
+        params = args[3] if packed else args[2]
+        steps = args[0].shape[0] if packed else prod(args[0].shape[:-1])
+        matrices = [shape(p) for p in params if p.dim() == 2]
+        cells = sum(1 for m in matrices if m[0] == matrices[0][0]) // 2
+        hidden = matrices[0][0] // {"lstm": 4, "gru": 3, "rnn": 1}[kind]
+        flops = ops.recurrent_gate_flops(kind, hidden, steps, cells)
+        return Work("recurrent", ops.recurrent_macs(matrices, steps), flops, "weights read once per call")
+
+    return work
+
+
+def _norm(kind: str) -> Formula:
+    def work(_args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+        first = out[0] if isinstance(out, tuple | list) else out
+        return Work(kind, 0, ops.norm_flops(kind, shape(first)))
+
+    return work
+
+
+def _softmax(_args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+    return Work("softmax", 0, ops.softmax_flops(shape(out)))
+
+
+def _pool(args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Work:
+    first = out[0] if isinstance(out, tuple | list) else out
+    dims = sum(1 for a, b in zip(args[0].shape[2:], first.shape[2:], strict=False) if a and b) or 1
+    kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
+    sizes = [kernel] * dims if isinstance(kernel, int) else list(kernel)
+    window = prod(sizes) if len(sizes) == dims else sizes[0] ** dims
+    return Work("pool", 0, ops.pool_flops(shape(first), window))
+
+
+def _adaptive_pool(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+    return Work("pool", 0, ops.reduction_flops(shape(args[0])))
+
+
+def _interpolate(mode: str) -> Formula:
+    def work(_args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+        return Work("interpolate", 0, ops.interpolate_flops(mode, shape(out)))
+
+    return work
+
+
+def _embedding(_args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+    return Work("embedding", note="reads the rows looked up")
+
+
+def _copy(_args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+    return Work("copy")
+
+
+def _fill(_args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+    return Work("fill")
+
+
+def _reduce(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+    return Work("reduction", 0, ops.reduction_flops(shape(args[0])))
+
+
+def _elementwise(_args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+    first = out[0] if isinstance(out, tuple | list) else out
+    return Work("elementwise", 0, ops.elementwise_flops(shape(first)) if isinstance(first, torch.Tensor) else 0)
+
+
+def _unknown(_args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+    return Work("unknown")
+
+
+_NAMED: dict[str, Formula] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution"), _conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
+    "linear": _linear,
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_scaled_mm"), _product(0)),
+    **dict.fromkeys(("_weight_int8pack_mm", "_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu"), _product(0)),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv", "_addmm_activation"), _product(1)),
+    "addbmm": _addbmm,
+    **dict.fromkeys(("outer", "ger"), _outer),
+    "bilinear": _bilinear,
+    "scaled_dot_product_attention": _attention,
+    "_scaled_dot_product_flash_attention": _attention,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_efficient_attention": _attention,
+    "lstm": _recurrent("lstm"),
+    "gru": _recurrent("gru"),
+    **dict.fromkeys(("rnn_tanh", "rnn_relu"), _recurrent("rnn")),
+    **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), _norm("batch_norm")),
+    **dict.fromkeys(("layer_norm", "native_layer_norm"), _norm("layer_norm")),
+    **dict.fromkeys(("group_norm", "native_group_norm", "instance_norm"), _norm("group_norm")),
+    **dict.fromkeys(("rms_norm", "_fused_rms_norm"), _norm("rms_norm")),
+    **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"), _softmax),
+    **{f"{kind}_pool{d}d{tail}": _pool for kind in ("max", "avg") for d in (1, 2, 3) for tail in ("", "_with_indices")},
+    **{f"adaptive_{kind}_pool{d}d": _adaptive_pool for kind in ("max", "avg") for d in (1, 2, 3)},
+    **{f"_adaptive_avg_pool{d}d": _adaptive_pool for d in (2, 3)},
+    **{f"upsample_nearest{tail}{d}d": _interpolate("nearest") for tail in ("", "_exact") for d in (1, 2, 3)},
+    "upsample_linear1d": _interpolate("linear"),
+    "upsample_bilinear2d": _interpolate("bilinear"),
+    "_upsample_bilinear2d_aa": _interpolate("bilinear"),
+    "upsample_bicubic2d": _interpolate("bicubic"),
+    "upsample_trilinear3d": _interpolate("trilinear"),
+    "grid_sampler": _interpolate("bilinear"),
+    "grid_sampler_2d": _interpolate("bilinear"),
+    "embedding": _embedding,
+    "embedding_bag": _embedding,
+    "_embedding_bag": _embedding,
+}
+
+
+def base_name(func: OpOverload) -> str:
+    """Return the operator's name without namespace and overload: ``conv2d`` for ``aten.conv2d.default``."""
+    name: str = func._schema.name
+    return name.rpartition("::")[2]
+
+
+def formula_of(func: OpOverload) -> Formula | None:
+    """Return the formula of an operator, or ``None`` where it has none of its own (free, composite or unknown)."""
+    name = base_name(func)
+    if name in _NAMED:
+        return _NAMED[name]
+    if name in COPY:
+        return _copy
+    if name in FILL:
+        return _fill
+    if name in REDUCTION:
+        return _reduce
+    if name in ELEMENTWISE or torch.Tag.pointwise in func.tags:
+        return _elementwise
+    if torch.Tag.reduction in func.tags:
+        return _reduce
+    return None
+
+
+def is_free(func: OpOverload) -> bool:
+    """Tell whether an operator moves nothing by itself; a view that turns out to be a copy is told by its storage."""
+    return bool(func.is_view) or base_name(func) in FREE or func.namespace == "prim"
+
+
+def is_composite(func: OpOverload) -> bool:
+    """Tell whether PyTorch itself runs the operator as a composition of others."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+UNKNOWN: Formula = _unknown

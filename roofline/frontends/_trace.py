@@ -1,0 +1,139 @@
+"""``trace``: run a PyTorch module once on ``meta`` tensors and return its operator graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from roofline.errors import TraceError
+from roofline.frontends._tracer import Record, Tracer, tensors_in
+from roofline.graph import Op, OpGraph
+
+
+def trace(
+    model: torch.nn.Module,
+    example_input: Any,
+    *,
+    name: str | None = None,
+    keep_weights: Iterable[str] = (),
+    real: bool = False,
+) -> OpGraph:
+    """Record every aten operator that eager PyTorch runs for one forward pass in evaluation mode.
+
+    Nothing is computed: parameters, inputs and factories are replaced by ``meta`` tensors as they meet an operator, so a
+    model of any size, with weights in memory or on ``meta``, costs shapes only. Where ``forward`` asks for values (a
+    branch on data), the real tensors are run instead and ``OpGraph.notes`` says so.
+
+    Args:
+        model: The module; it is left as it was.
+        example_input: A tensor, a tuple of positional arguments or a dict of keyword arguments. The first axis of the
+            first tensor is the batch.
+        name: Name of the model in reports; the class name by default.
+        keep_weights: Patterns of layers whose weights a scheme's default leaves alone.
+        real: Run the real tensors from the start (eager's fused fast paths then appear, recorded as what they fuse).
+
+    Raises:
+        TraceError: The model raises in ``forward``, or the example holds no tensor.
+    """
+    title = name or type(model).__name__
+    first = next(tensors_in(_arguments(example_input)), None)
+    if first is None:
+        raise TraceError(f"{title}: the example input holds no tensor. Next: pass a tensor, a tuple or a dict of tensors.")
+    notes: tuple[str, ...] = ()
+    tracer = outputs = None
+    if not real:
+        try:
+            tracer, outputs = _run(model, example_input, real=False)
+        except Exception as error:
+            if any(p.is_meta for p in model.parameters()):
+                raise _refusal(title, example_input, error) from error
+            notes = (f"ran on real tensors: on meta tensors forward raised {type(error).__name__}",)
+    if tracer is None:
+        try:
+            tracer, outputs = _run(model, example_input, real=True)
+        except Exception as error:
+            raise _refusal(title, example_input, error) from error
+    batch = first.shape[0] if first.dim() else 1
+    return OpGraph(
+        model=title,
+        ops=tuple(_named(tracer.records)),
+        batch=batch,
+        outputs=tracer.writers_of(outputs),
+        parameters=dict(tracer.parameters),
+        keep_weights=tuple(keep_weights),
+        free_ops=tracer.free,
+        notes=notes,
+    )
+
+
+def _arguments(example: Any) -> Any:
+    return list(example.values()) if isinstance(example, dict) else example
+
+
+def _run(model: torch.nn.Module, example: Any, *, real: bool) -> tuple[Tracer, Any]:
+    with _evaluating(model), torch.inference_mode():
+        tracer = Tracer(model, real=real)
+        inputs = example if real else tree_map(tracer.to_meta, example)
+        tracer.declare_inputs(_arguments(inputs))
+        with tracer.watching():
+            if isinstance(inputs, dict):
+                out = model(**inputs)
+            elif isinstance(inputs, tuple | list):
+                out = model(*inputs)
+            else:
+                out = model(inputs)
+    return tracer, _plain(out)
+
+
+def _plain(out: Any) -> Any:
+    """Turn a model's output object into lists and tensors."""
+    if isinstance(out, torch.Tensor | list | tuple | dict):
+        return out
+    return list(vars(out).values()) if hasattr(out, "__dict__") else out
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    training = [m for m in model.modules() if m.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _refusal(title: str, example: Any, error: Exception) -> TraceError:
+    shapes = ", ".join("x".join(map(str, t.shape)) or "scalar" for t in tensors_in(_arguments(example)))
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    return TraceError(
+        f"{title} raised in forward for input {shapes}: {type(error).__name__}: {reason.rstrip('.')}. "
+        "Next: check the input shape (--input), or run the model by itself."
+    )
+
+
+def _named(records: list[Record]) -> Iterator[Op]:
+    """Give every record its unique name: the owner of its weights, the leaf module, or module and operator."""
+    kinds: dict[str, set[str]] = {}
+    for record in records:
+        if not record.owner and record.leaf:
+            kinds.setdefault(record.path, set()).add(record.base)
+    used: dict[str, int] = {}
+    for index, record in enumerate(records):
+        layer = record.owner or record.path
+        if record.owner or (record.leaf and record.path and len(kinds[record.path]) == 1):
+            name = layer
+        else:
+            name = f"{layer}.{record.base}" if layer else record.base
+        used[name] = used.get(name, 0) + 1
+        if used[name] > 1:
+            name = f"{name}#{used[name]}"
+        work = record.work
+        yield Op(
+            index, name, work.kind, layer, record.target, work.macs, work.vector_flops, record.tensors, record.batched, work.note
+        )

@@ -1,0 +1,291 @@
+"""The dispatch mode that watches a model run: every aten operator, its shapes, module path and tensor identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch._ops import OpOverload
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from roofline.frontends import _aten
+from roofline.frontends._fused import ON_META, ON_REAL, FusedRun
+from roofline.graph import CONV_KINDS, Role, TensorSpec
+
+_WEIGHT_KINDS = CONV_KINDS | {"linear", "matmul", "recurrent", "embedding"}
+_DTYPES: dict[torch.dtype, tuple[str, int, bool]] = {
+    torch.float64: ("fp64", 64, True),
+    torch.float32: ("fp32", 32, True),
+    torch.float16: ("fp16", 16, True),
+    torch.bfloat16: ("bf16", 16, True),
+    torch.float8_e4m3fn: ("fp8_e4m3", 8, True),
+    torch.float8_e5m2: ("fp8_e5m2", 8, True),
+}
+_MATERIALISE = frozenset({"arange", "zeros", "ones", "full", "empty", "rand", "randn"})
+
+
+class Record(NamedTuple):
+    """One operator call as seen; names are settled when the run is over."""
+
+    target: str
+    base: str
+    path: str
+    leaf: bool
+    owner: str
+    work: _aten.Work
+    tensors: tuple[TensorSpec, ...]
+    batched: bool
+
+
+class _Plan(NamedTuple):
+    """How calls of one operator are treated."""
+
+    formula: _aten.Formula | None
+    free: bool
+    decompose: bool
+    fused: FusedRun | None
+
+
+def _storage(tensor: torch.Tensor) -> tuple[int, int]:
+    storage = tensor.untyped_storage()
+    return storage._cdata, storage.nbytes()
+
+
+def tensors_in(*groups: Any) -> Iterator[torch.Tensor]:
+    """Yield every tensor in arguments or results, one level of lists and tuples deep."""
+    for group in groups:
+        if isinstance(group, torch.Tensor):
+            yield group
+        elif isinstance(group, list | tuple):
+            yield from tensors_in(*group)
+        elif isinstance(group, dict):
+            yield from tensors_in(*group.values())
+
+
+class Tracer(TorchDispatchMode):
+    """Record every operator that runs while the mode is on.
+
+    Without ``real``, every tensor and factory is moved to ``meta``: nothing is computed and no weight is read.
+    """
+
+    def __init__(self, model: torch.nn.Module, *, real: bool) -> None:
+        super().__init__()
+        self.real = real
+        self.records: list[Record] = []
+        self.free = 0
+        self.parameters: dict[str, tuple[int, int]] = {}
+        self._path: list[tuple[str, bool]] = [("", not any(True for _ in model.children()))]
+        self._modules = {id(m): (name, not m._modules) for name, m in model.named_modules()}
+        self._names: dict[int, list[str]] = {}
+        self._is_buffer: set[int] = set()
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            self._names.setdefault(id(parameter), []).append(name)
+        for name, buffer in model.named_buffers(remove_duplicate=False):
+            self._names.setdefault(id(buffer), []).append(name)
+            self._is_buffer.add(id(buffer))
+        self._meta: dict[int, torch.Tensor] = {}
+        self._alive: list[Any] = [model]
+        self._params: dict[int, tuple[list[str], bool, torch.Tensor]] = {}
+        self._writers: dict[int, tuple[int, ...]] = {}
+        self._batched: set[int] = set()
+        self._plans: dict[OpOverload, _Plan] = {}
+        for tensor in (*model.parameters(), *model.buffers()):
+            if real or tensor.is_meta:
+                self._params[_storage(tensor)[0]] = (self._names[id(tensor)], id(tensor) in self._is_buffer, tensor)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Record everything that runs inside, with module paths."""
+        hooks = [
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        ]
+        try:
+            with self:
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _enter_module(self, module: torch.nn.Module, _args: Any) -> None:
+        self._path.append(self._modules.get(id(module), self._path[-1]))
+
+    def _leave_module(self, _module: torch.nn.Module, _args: Any, _out: Any) -> None:
+        self._path.pop()
+
+    def declare_inputs(self, inputs: Any) -> None:
+        """Mark tensors as the model's batched inputs."""
+        for tensor in tensors_in(inputs):
+            self._alive.append(tensor)
+            self._batched.add(_storage(tensor)[0])
+
+    def writers_of(self, outputs: Any) -> frozenset[int]:
+        """Return the indices of the records that wrote the given tensors."""
+        keys = [_storage(t)[0] for t in tensors_in(outputs)]
+        return frozenset(w for key in keys for w in self._writers.get(key, ()))
+
+    def to_meta(self, tensor: Any) -> Any:
+        """Return the tensor's stand-in on ``meta``, the same one each time."""
+        if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
+            return tensor
+        key = id(tensor)
+        found = self._meta.get(key)
+        if found is None:
+            found = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+            self._meta[key] = found
+            self._alive.append(tensor)
+            if key in self._names:
+                self._params[_storage(found)[0]] = (self._names[key], key in self._is_buffer, tensor)
+        return found
+
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        plan = self._plans.get(func)
+        if plan is None:
+            plan = self._plans[func] = self._plan(func)
+        if not self.real and _aten.base_name(func) != "_local_scalar_dense":
+            args, kwargs = self._on_meta(func, args, kwargs)
+        if plan.fused is not None:
+            return plan.fused(self, func, args, kwargs)
+        if plan.decompose:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        if plan.free:
+            if self._only_aliases(args, out):
+                self.free += 1
+                return out
+            self._record(func, _aten.Work("copy"), args, kwargs, out)
+            return out
+        self.record_call(func, args, kwargs, out)
+        return out
+
+    def _plan(self, func: OpOverload) -> _Plan:
+        name = _aten.base_name(func)
+        free = _aten.is_free(func)
+        formula = None if free else _aten.formula_of(func)
+        fused = (ON_REAL if self.real else ON_META).get(name)
+        return _Plan(formula, free, not free and formula is None and _aten.is_composite(func), fused)
+
+    def _on_meta(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if any(not t.is_meta for t in tensors_in(args, kwargs)):
+            args, kwargs = tree_map(self.to_meta, args), tree_map(self.to_meta, kwargs)
+        if "device" in kwargs and kwargs["device"] is not None or _aten.base_name(func) in _MATERIALISE:
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        elif any(isinstance(a, torch.device) for a in args):
+            args = tuple(torch.device("meta") if isinstance(a, torch.device) else a for a in args)
+        return args, kwargs
+
+    def link(self, out: Any, stand_in: Any) -> None:
+        """Give ``out`` the history of ``stand_in``."""
+        for real, meta in zip(tensors_in(out), tensors_in(stand_in), strict=False):
+            self._alive += [real, meta]
+            key, source = _storage(real)[0], _storage(meta)[0]
+            self._writers[key] = self._writers.get(source, ())
+            if source in self._batched:
+                self._batched.add(key)
+
+    def stand_in(self, tensor: Any) -> Any:
+        """Return a ``meta`` twin of a real tensor that carries its history."""
+        twin = self.to_meta(tensor)
+        if isinstance(tensor, torch.Tensor) and twin is not tensor:
+            self.link(twin, tensor)
+            key = _storage(tensor)[0]
+            if key in self._params:
+                self._params[_storage(twin)[0]] = self._params[key]
+        return twin
+
+    def _only_aliases(self, args: Any, out: Any) -> bool:
+        outputs = list(tensors_in(out))
+        if not outputs or not any(True for _ in tensors_in(args)):
+            return True
+        inputs = {_storage(t)[0] for t in tensors_in(args)}
+        fresh = [t for t in outputs if _storage(t)[0] not in inputs]
+        return not fresh or outputs[0].numel() == 0
+
+    def record_call(self, func: OpOverload, args: Any, kwargs: Any, out: Any) -> None:
+        """Record one call by its operator's formula."""
+        formula = self._plans[func].formula or _aten.UNKNOWN
+        self._record(func, formula(args, kwargs, out), args, kwargs, out)
+
+    def _record(self, func: OpOverload, work: _aten.Work, args: Any, kwargs: Any, out: Any) -> None:
+        index = len(self.records)
+        path, leaf = self._path[-1]
+        specs: list[TensorSpec] = []
+        owner, batched, seen = "", False, set()
+        for tensor in tensors_in(args, kwargs):
+            if id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            spec, key = self._input(tensor, work, args, out)
+            specs.append(spec)
+            batched = batched or key in self._batched
+            if spec.role == "weight" and not owner:
+                owner = self._owner(key, path)
+        for tensor in tensors_in(out):
+            self._alive.append(tensor)
+            key, nbytes = _storage(tensor)
+            name, bits, is_float = _DTYPES.get(tensor.dtype) or _other(tensor.dtype)
+            shape = tuple(tensor.shape)
+            specs.append(TensorSpec("output", shape, tensor.numel(), name, bits, is_float, batched))
+            partial = tensor.numel() * tensor.element_size() < nbytes
+            self._writers[key] = (*self._writers.get(key, ()), index) if partial else (index,)
+            if batched:
+                self._batched.add(key)
+        if work.kind == "matmul" and owner:
+            work = work._replace(kind="linear")
+        target = f"{func.namespace}.{_aten.base_name(func)}.{func._overloadname}"
+        base = _aten.base_name(func).strip("_")
+        self.records.append(Record(target, base, path, leaf, owner, work, tuple(specs), batched))
+
+    def _input(self, tensor: torch.Tensor, work: _aten.Work, args: Any, out: Any) -> tuple[TensorSpec, int]:
+        key, nbytes = _storage(tensor)
+        name, bits, is_float = _DTYPES.get(tensor.dtype) or _other(tensor.dtype)
+        shape, elements = tuple(tensor.shape), tensor.numel()
+        if elements > 1 and (0 in tensor.stride() or elements * tensor.element_size() > nbytes):
+            distinct = 1
+            for size, stride in zip(shape, tensor.stride(), strict=True):
+                distinct *= size if stride else 1
+            elements = min(distinct, max(nbytes // tensor.element_size(), 1))
+        param = self._params.get(key)
+        if param is None:
+            writers = self._writers.get(key, ())
+            return TensorSpec("input", shape, elements, name, bits, is_float, key in self._batched, producers=writers), key
+        names, is_buffer, stored = param
+        self.parameters[names[0]] = (stored.numel(), bits)
+        if work.kind not in _WEIGHT_KINDS or len(shape) < 2:
+            role: Role = "state" if is_buffer else "parameter"
+            return TensorSpec(role, shape, elements, name, bits, is_float, name=names[0], stored=stored.numel()), key
+        read, channels = _weight_read(tensor, elements, work.kind, args, out)
+        grows = read < stored.numel() and work.kind == "embedding"
+        return TensorSpec(
+            "weight", shape, read, name, bits, is_float, grows, channels, names[0], stored=stored.numel()
+        ), key
+
+    def _owner(self, key: int, path: str) -> str:
+        owners = [name.rpartition(".")[0] or name for name in self._params[key][0]]
+        return path if path in owners else owners[0]
+
+
+def _weight_read(tensor: torch.Tensor, elements: int, kind: str, args: Any, out: Any) -> tuple[int, int]:
+    """Return how many values of a weight are read, and how many output channels share them out."""
+    shape = tensor.shape
+    if kind == "embedding":
+        rows = next((t.numel() for t in tensors_in(args) if not t.dtype.is_floating_point), 0)
+        read = min(rows * shape[-1], elements)
+        return read, max(read // shape[-1], 1)
+    if kind == "conv_transpose":
+        return elements, out.shape[1 - len(shape)]
+    if kind == "matmul" and tensor is not args[0]:
+        return elements, elements // shape[-2]
+    return elements, elements // shape[-1] if kind == "matmul" else shape[0]
+
+
+def _other(dtype: torch.dtype) -> tuple[str, int, bool]:
+    return str(dtype).removeprefix("torch."), dtype.itemsize * 8, False

@@ -1,0 +1,175 @@
+"""Score many schemes at once: an array of option indices in, bytes, intensity and latency out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardware_specs import HardwareSpec
+from roofline.errors import InputError
+from roofline.estimate import Pricing
+from roofline.graph import OpGraph
+from roofline.precision import LayerPrecision
+from roofline.scheme import Rule, Scheme
+from roofline.traffic import Traffic, build_rows
+
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class SchemeScores:
+    """Scores of S schemes.
+
+    Attributes:
+        bytes: Bytes moved, [S].
+        weight_bytes: Bytes that the weights take in memory, [S].
+        latency_s: Seconds, [S].
+        flops: FLOPs, the same for every scheme.
+    """
+
+    bytes: NDArray[np.float64]
+    weight_bytes: NDArray[np.float64]
+    latency_s: NDArray[np.float64]
+    flops: int
+
+    @property
+    def arithmetic_intensity(self) -> NDArray[np.float64]:
+        """FLOP/byte, [S]."""
+        intensity: NDArray[np.float64] = self.flops / self.bytes
+        return intensity
+
+
+class CostTable:
+    """What every option of every layer costs, additive over layers: the input of exact optimisation.
+
+    ``score`` agrees with :func:`roofline.estimate` to the last bit: both price rows with the same code and add them in
+    the same order.
+
+    Attributes:
+        layers: Names of the L quantizable layers.
+        options: The K formats that each may take.
+        bytes: Bytes moved by a layer and the rows that follow it, [L, K].
+        weight_bytes: Bytes that a layer's weights take in memory, [L, K].
+        latency_s: Seconds of a layer and the rows that follow it, [M, L, K]: one table for each memory level that may
+            keep the weights between passes (outermost first).
+        flops: FLOPs of the model.
+    """
+
+    def __init__(
+        self,
+        graph: OpGraph,
+        hardware: HardwareSpec,
+        options: Sequence[LayerPrecision],
+        *,
+        batch: int | None = None,
+        traffic: Traffic | str = "fused",
+    ) -> None:
+        if not graph.layers:
+            raise InputError(f"{graph.model} has no layer with weights: there is nothing to choose. Next: check the model.")
+        rows = build_rows(graph, traffic=traffic, batch=graph.batch if batch is None else batch)
+        self.pricing = Pricing(graph, hardware, rows, traffic)
+        self.layers = graph.layers
+        self.options = tuple(options)
+        self.flops = sum(2 * row.macs + row.vector_flops for row in rows)
+        shape = (len(self.layers), len(self.options))
+        self.bytes = np.zeros(shape)
+        self.weight_bytes = np.zeros(shape)
+        self.latency_s = np.zeros((len(hardware.memory), *shape))
+        for k, option in enumerate(self.options):
+            for index, layer in enumerate(self.layers):
+                self.weight_bytes[index, k] = self.pricing.stored_bytes(layer, option)
+            for level in range(len(hardware.memory)):
+                priced = [self.pricing.price(row, option, level) for row in rows]
+                for index, layer in enumerate(self.layers):
+                    part = 0.0
+                    for r in self.pricing.rows_by_anchor[layer]:
+                        part += priced[r].latency_s
+                    self.latency_s[level, index, k] = part
+                    self.bytes[index, k] = sum(priced[r].bytes for r in self.pricing.rows_by_anchor[layer])
+        self._edges = self._edge_tables() if traffic == "unfused" else []
+        self.levels = self._levels_reached()
+
+    def _levels_reached(self) -> list[int]:
+        """Levels that some scheme's weights are kept in."""
+        low, high = self.weight_bytes.min(axis=1).sum(), self.weight_bytes.max(axis=1).sum()
+        return list(range(self.pricing.weight_level(high), self.pricing.weight_level(low) + 1))
+
+    def _edge_tables(self) -> list[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]]:
+        """Bytes and seconds of each transition by the options at its two ends, [K, K]; equal formats cost nothing."""
+        order = {layer: i for i, layer in enumerate(self.layers)}
+        rows, pricing, found = self.pricing.rows, self.pricing, []
+        size = len(self.options)
+        for producer, consumer, elements in pricing.edges:
+            ends = order[rows[producer].anchor], order[rows[consumer].anchor]
+            moved, seconds = np.zeros((size, size)), np.zeros((size, size))
+            for a, first in enumerate(self.options):
+                for b, second in enumerate(self.options):
+                    cost = pricing.transition(producer, consumer, elements, first, second)
+                    if cost is not None:
+                        moved[a, b], seconds[a, b] = cost.bytes, cost.latency_s
+            if moved.any():
+                found.append((*ends, moved, seconds))
+        return found
+
+    def score(self, schemes: NDArray[np.integer]) -> SchemeScores:
+        """Score schemes given as option indices.
+
+        Args:
+            schemes: Integers in [0, K), shape [S, L].
+
+        Raises:
+            InputError: Another shape, or an index outside the options.
+        """
+        choice = np.asarray(schemes)
+        if choice.ndim != 2 or choice.shape[1] != len(self.layers) or not np.issubdtype(choice.dtype, np.integer):
+            raise InputError(
+                f"schemes must be integers of shape [S, {len(self.layers)}], got {choice.dtype} {list(choice.shape)}. "
+                "Next: give one option index for each layer."
+            )
+        if choice.size and (choice.min() < 0 or choice.max() >= len(self.options)):
+            raise InputError(f"option indices must lie in [0, {len(self.options)}). Next: check the array.")
+        count = choice.shape[0]
+        moved, weights, seconds = np.empty(count), np.empty(count), np.empty(count)
+        for start in range(0, count, _CHUNK):
+            part = slice(start, min(start + _CHUNK, count))
+            self._score_chunk(np.ascontiguousarray(choice[part].T, dtype=np.intp), moved[part], weights[part], seconds[part])
+        return SchemeScores(moved, weights, seconds, self.flops)
+
+    def _score_chunk(
+        self,
+        columns: NDArray[np.intp],
+        moved: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        seconds: NDArray[np.float64],
+    ) -> None:
+        _gather_sum(self.bytes, columns, moved)
+        _gather_sum(self.weight_bytes, columns, weights)
+        if len(self.levels) == 1:
+            _gather_sum(self.latency_s[self.levels[0]], columns, seconds)
+        else:
+            level_of = np.array([self.pricing.weight_level(w) for w in weights])
+            for level in np.unique(level_of):
+                chosen = np.flatnonzero(level_of == level)
+                part = np.empty(len(chosen))
+                _gather_sum(self.latency_s[level], np.ascontiguousarray(columns[:, chosen]), part)
+                seconds[chosen] = part
+        for a, b, extra_bytes, extra_seconds in self._edges:
+            moved += extra_bytes[columns[a], columns[b]]
+            seconds += extra_seconds[columns[a], columns[b]]
+
+    def scheme(self, choice: Sequence[int], *, name: str = "") -> Scheme:
+        """Return the scheme that one row of option indices stands for."""
+        rules = tuple(Rule(layer, self.options[k]) for layer, k in zip(self.layers, choice, strict=True))
+        return Scheme(LayerPrecision(), rules, name)
+
+
+def _gather_sum(table: NDArray[np.float64], columns: NDArray[np.intp], out: NDArray[np.float64]) -> None:
+    """Add ``table[l, columns[l]]`` over layers, in order, into ``out``."""
+    part = np.empty_like(out)
+    out[:] = 0.0
+    for row, column in zip(table, columns, strict=True):
+        np.take(row, column, out=part, mode="clip")
+        out += part
