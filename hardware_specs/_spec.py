@@ -43,7 +43,8 @@ class CrossCheck(_Frozen):
 class Rated(Quantity):
     """A peak rate, with the sustained rate where somebody measured it.
 
-    ``value`` is the peak. ``sustained`` is what the device keeps up under load (clock and power limits included).
+    ``value`` is the peak (of an overhead: the floor). ``sustained`` is what the device keeps up under load, clock and
+    power limits included (of an overhead: what an eager framework pays).
     """
 
     sustained: Quantity | None = None
@@ -95,7 +96,7 @@ class HardwareSpec(_Frozen):
     aliases: tuple[str, ...] = ()
     compute: dict[Format, Ceiling]
     memory: Annotated[tuple[MemoryLevel, ...], Field(min_length=1)]
-    launch_overhead_s: Quantity | None = None
+    launch_overhead_s: Rated | None = None
     tdp_w: Quantity | None = None
     note: str = ""
     rates: Rates = "datasheet"
@@ -132,17 +133,20 @@ class HardwareSpec(_Frozen):
 
     @property
     def overhead_s(self) -> float:
-        """Seconds between two dependent kernel launches; 0 where no figure is known (see ``launch_overhead_s``)."""
-        return self.launch_overhead_s.value if self.launch_overhead_s else 0.0
+        """Seconds that an operation takes at least; 0 where no figure is known.
+
+        The peak figure is what back-to-back launches reach, the sustained one what an eager framework pays.
+        """
+        return self._rate(self.launch_overhead_s) if self.launch_overhead_s else 0.0
 
     def sustained(self) -> HardwareSpec:
         """Return the same machine with its sustained rates in force where they were measured."""
         return self.model_copy(update={"rates": "sustained"})
 
     def has_sustained(self) -> bool:
-        """Tell whether any ceiling or bandwidth has a measured sustained rate."""
-        rated = [*self.compute.values(), *(level.bandwidth_bytes_per_s for level in self.memory)]
-        return any(r.sustained for r in rated)
+        """Tell whether any ceiling, bandwidth or overhead has a measured sustained rate."""
+        rated = [*self.compute.values(), *(level.bandwidth_bytes_per_s for level in self.memory), self.launch_overhead_s]
+        return any(r.sustained for r in rated if r)
 
     def _rate(self, rated: Rated) -> float:
         if self.rates == "sustained" and rated.sustained:
