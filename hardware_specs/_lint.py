@@ -72,6 +72,8 @@ def _quantities(spec: HardwareSpec) -> Iterator[tuple[str, Quantity]]:
             yield f"memory.{level.name}.capacity_bytes", level.capacity_bytes
     if spec.launch_overhead_s:
         yield "launch_overhead_s", spec.launch_overhead_s
+        if spec.launch_overhead_s.sustained:
+            yield "launch_overhead_s.sustained", spec.launch_overhead_s.sustained
     if spec.tdp_w:
         yield "tdp_w", spec.tdp_w
 
@@ -81,8 +83,9 @@ def _off(value: float, expected: float) -> float:
 
 
 def _span_of(where: str, spec: HardwareSpec) -> Span:
-    if where in SPANS:
-        return SPANS[where]
+    field = where.removesuffix(".sustained")
+    if field in SPANS:
+        return SPANS[field]
     if where.startswith("compute."):
         return SPANS["ceiling"]
     _, level, field = where.split(".")[:3]
@@ -341,8 +344,16 @@ def _second(spec: HardwareSpec) -> Iterator[Finding]:
 
 
 def _sustained(spec: HardwareSpec) -> Iterator[Finding]:
+    overhead = spec.launch_overhead_s
+    if overhead and overhead.sustained and overhead.sustained.value < overhead.value:
+        yield Finding(
+            "sustained",
+            "launch_overhead_s.sustained",
+            f"got {overhead.sustained.value:.4g} s, expected at least the floor {overhead.value:.4g} s: "
+            "an eager framework pays the launch and its own work.",
+        )
     for where, rated in _rated(spec):
-        if rated.sustained and rated.sustained.value > rated.value * (1 + SECOND_TOLERANCE):
+        if rated is not overhead and rated.sustained and rated.sustained.value > rated.value * (1 + SECOND_TOLERANCE):
             yield Finding(
                 "sustained",
                 f"{where}.sustained",

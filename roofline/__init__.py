@@ -9,6 +9,7 @@ from roofline.graph import Op, OpGraph, TensorSpec
 from roofline.precision import LayerPrecision, Precision
 from roofline.scheme import Rule, Scheme
 from roofline.table import CostTable, SchemeScores
+from roofline.traffic import TRAFFIC_MODELS
 
 if TYPE_CHECKING:
     from roofline.frontends._trace import trace
@@ -24,6 +25,7 @@ __all__ = [
     "Rule",
     "Scheme",
     "SchemeScores",
+    "TRAFFIC_MODELS",
     "TensorSpec",
     "Transition",
     "estimate",

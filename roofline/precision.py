@@ -140,6 +140,20 @@ class LayerPrecision:
             return "keep"
         return f"{self.weights or 'keep'}/{self.activations or 'keep'}"
 
+    @property
+    def label(self) -> str:
+        """The shortest text that reads back as this: ``w8a8``, ``w4:g128``, ``fp16``; else the full form."""
+        weights, activations = self.weights, self.activations
+        if weights is not None and weights == activations and weights.is_float:
+            return str(weights)
+        if weights is None or weights.is_float or weights.bits == 16:
+            return str(self)
+        short = str(weights).replace("int", "w", 1)
+        if activations is None:
+            return short
+        plain = activations == Precision(activations.name, activations.bits)
+        return f"{short}a{activations.bits}" if plain and not activations.is_float and activations.bits < 16 else str(self)
+
     @classmethod
     def parse(cls, text: str) -> LayerPrecision:
         """Read a layer's formats.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from roofline.errors import InputError
 from roofline.estimate import Pricing
 from roofline.graph import OpGraph
 from roofline.precision import LayerPrecision
-from roofline.scheme import Rule, Scheme
+from roofline.scheme import Rule, Scheme, matches
 from roofline.traffic import Traffic, build_rows
 
 _CHUNK = 8192
@@ -50,7 +50,8 @@ class CostTable:
 
     Attributes:
         layers: Names of the L quantizable layers.
-        options: The K formats that each may take.
+        options: The K formats that each may take; a layer whose weights the model declares as kept takes only the
+            activations' side of an option.
         bytes: Bytes moved by a layer and the rows that follow it, [L, K].
         weight_bytes: Bytes that a layer's weights take in memory, [L, K].
         latency_s: Seconds of a layer and the rows that follow it, [M, L, K]: one table for each memory level that may
@@ -73,22 +74,20 @@ class CostTable:
         self.pricing = Pricing(graph, hardware, rows, traffic)
         self.layers = graph.layers
         self.options = tuple(options)
+        self._kept = [any(matches(p, layer) for p in graph.keep_weights) for layer in self.layers]
         self.flops = sum(2 * row.macs + row.vector_flops for row in rows)
         shape = (len(self.layers), len(self.options))
         self.bytes = np.zeros(shape)
         self.weight_bytes = np.zeros(shape)
         self.latency_s = np.zeros((len(hardware.memory), *shape))
-        for k, option in enumerate(self.options):
-            for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers):
+            followers = [rows[r] for r in self.pricing.rows_by_anchor[layer]]
+            for k, option in enumerate(self.layer_options(layer)):
                 self.weight_bytes[index, k] = self.pricing.stored_bytes(layer, option)
-            for level in range(len(hardware.memory)):
-                priced = [self.pricing.price(row, option, level) for row in rows]
-                for index, layer in enumerate(self.layers):
-                    part = 0.0
-                    for r in self.pricing.rows_by_anchor[layer]:
-                        part += priced[r].latency_s
-                    self.latency_s[level, index, k] = part
-                    self.bytes[index, k] = sum(priced[r].bytes for r in self.pricing.rows_by_anchor[layer])
+                for level in range(len(hardware.memory)):
+                    priced = [self.pricing.price(row, option, level) for row in followers]
+                    self.latency_s[level, index, k] = _in_order(p.latency_s for p in priced)
+                    self.bytes[index, k] = sum(p.bytes for p in priced)
         self._edges = self._edge_tables() if traffic == "unfused" else []
         self.levels = self._levels_reached()
 
@@ -105,8 +104,8 @@ class CostTable:
         for producer, consumer, elements in pricing.edges:
             ends = order[rows[producer].anchor], order[rows[consumer].anchor]
             moved, seconds = np.zeros((size, size)), np.zeros((size, size))
-            for a, first in enumerate(self.options):
-                for b, second in enumerate(self.options):
+            for a, first in enumerate(self.layer_options(rows[producer].anchor)):
+                for b, second in enumerate(self.layer_options(rows[consumer].anchor)):
                     cost = pricing.transition(producer, consumer, elements, first, second)
                     if cost is not None:
                         moved[a, b], seconds[a, b] = cost.bytes, cost.latency_s
@@ -160,10 +159,33 @@ class CostTable:
             moved += extra_bytes[columns[a], columns[b]]
             seconds += extra_seconds[columns[a], columns[b]]
 
+    def layer_options(self, layer: str) -> tuple[LayerPrecision, ...]:
+        """Return the K formats of one layer, its declared keep applied."""
+        if self._kept[self.layers.index(layer)]:
+            return tuple(replace(option, weights=None) for option in self.options)
+        return self.options
+
+    def canonical(self, choice: Sequence[int]) -> tuple[int, ...]:
+        """Return the first of the choices that stand for the same formats: a kept layer may have several."""
+        options = map(self.layer_options, self.layers)
+        return tuple(found.index(found[k]) for found, k in zip(options, choice, strict=True))
+
     def scheme(self, choice: Sequence[int], *, name: str = "") -> Scheme:
         """Return the scheme that one row of option indices stands for."""
-        rules = tuple(Rule(layer, self.options[k]) for layer, k in zip(self.layers, choice, strict=True))
-        return Scheme(LayerPrecision(), rules, name)
+        rules = (Rule(layer, self.layer_options(layer)[k]) for layer, k in zip(self.layers, choice, strict=True))
+        return Scheme(LayerPrecision(), tuple(rules), name)
+
+    def uniform(self, option: int, name: str = "") -> Scheme:
+        """Return the scheme that gives every layer one option."""
+        return Scheme(self.options[option], (), name)
+
+
+def _in_order(values: Iterable[float]) -> float:
+    """Add from left to right; ``sum`` compensates rounding on newer Pythons and would not agree to the last bit."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total
 
 
 def _gather_sum(table: NDArray[np.float64], columns: NDArray[np.intp], out: NDArray[np.float64]) -> None:

@@ -275,7 +275,7 @@ def clean() -> dict[str, Any]:
     rates["fp32"]["sustained"] = number(20 * T)
     rates["fp32"]["second"] = {"value": 30.3 * T, "source": SOURCE}
     bus = dram(300 * G, 24 * G, technology="gddr6", bus_bits=192, transfers_per_s=12.5 * G)
-    extra = {"launch_overhead_s": number(2e-6), "tdp_w": number(72.0)}
+    extra = {"launch_overhead_s": {**number(2e-6), "sustained": number(2e-5)}, "tdp_w": number(72.0)}
     return machine("NVIDIA L4 24 GB", "ada", rates, bus, l2(48 * MIB, 2 * T), chip="AD104", **extra)
 
 
@@ -306,6 +306,8 @@ PLANTED: list[tuple[str, str, Any, str]] = [
     ("product", "memory.1.capacity_bytes.value", 96 * MIB, CACHE),
     ("second", "compute.fp32.second.value", 31.33 * T, "compute.fp32"),
     ("sustained", "compute.fp32.sustained.value", 40 * T, "compute.fp32.sustained"),
+    ("sustained", "launch_overhead_s.sustained.value", 1e-6, "launch_overhead_s.sustained"),
+    ("range", "launch_overhead_s.sustained.value", 2.0, "launch_overhead_s.sustained"),
 ]
 
 

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from roofline.frontends import _aten
 from roofline.frontends._fused import ON_META, ON_REAL, FusedRun
+from roofline.frontends._shapes import SHAPE_RULES, ShapeRule
 from roofline.graph import CONV_KINDS, Role, TensorSpec
 
 _WEIGHT_KINDS = CONV_KINDS | {"linear", "matmul", "recurrent", "embedding"}
@@ -48,6 +49,9 @@ class _Plan(NamedTuple):
     free: bool
     decompose: bool
     fused: FusedRun | None
+    shape_rule: ShapeRule | None
+    to_meta: bool
+    materialises: bool
 
 
 def _storage(tensor: torch.Tensor) -> tuple[int, int]:
@@ -147,8 +151,8 @@ class Tracer(TorchDispatchMode):
         plan = self._plans.get(func)
         if plan is None:
             plan = self._plans[func] = self._plan(func)
-        if not self.real and _aten.base_name(func) != "_local_scalar_dense":
-            args, kwargs = self._on_meta(func, args, kwargs)
+        if not self.real and plan.to_meta:
+            args, kwargs = self._on_meta(plan, args, kwargs)
         if plan.fused is not None:
             return plan.fused(self, func, args, kwargs)
         if plan.decompose:
@@ -156,7 +160,9 @@ class Tracer(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        out = func(*args, **kwargs)
+        out = plan.shape_rule(args, kwargs) if plan.shape_rule else None
+        if out is None:
+            out = func(*args, **kwargs)
         if plan.free:
             if self._only_aliases(args, out):
                 self.free += 1
@@ -171,12 +177,23 @@ class Tracer(TorchDispatchMode):
         free = _aten.is_free(func)
         formula = None if free else _aten.formula_of(func)
         fused = (ON_REAL if self.real else ON_META).get(name)
-        return _Plan(formula, free, not free and formula is None and _aten.is_composite(func), fused)
+        return _Plan(
+            formula,
+            free,
+            not free and formula is None and _aten.is_composite(func),
+            fused,
+            None if self.real else SHAPE_RULES.get(name),
+            name != "_local_scalar_dense",
+            name in _MATERIALISE,
+        )
 
-    def _on_meta(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        if any(not t.is_meta for t in tensors_in(args, kwargs)):
-            args, kwargs = tree_map(self.to_meta, args), tree_map(self.to_meta, kwargs)
-        if "device" in kwargs and kwargs["device"] is not None or _aten.base_name(func) in _MATERIALISE:
+    def _on_meta(self, plan: _Plan, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if any(isinstance(a, list | tuple) for a in args) or kwargs:
+            if any(not t.is_meta for t in tensors_in(args, kwargs)):
+                args, kwargs = tree_map(self.to_meta, args), tree_map(self.to_meta, kwargs)
+        else:
+            args = tuple(map(self.to_meta, args))
+        if plan.materialises or kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("meta")}
         elif any(isinstance(a, torch.device) for a in args):
             args = tuple(torch.device("meta") if isinstance(a, torch.device) else a for a in args)

@@ -1,0 +1,163 @@
+"""Turn what a user calls a model into a module, an example input and its name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiq import zoo
+from hardware_specs.errors import unknown_name
+from roofline.errors import AIQError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from roofline import OpGraph
+
+_INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dims>\d+(?:,\d+)*)(?::(?P<dtype>\w+))?")
+_DTYPES = ("float32", "float16", "bfloat16", "int64", "int32", "bool")
+
+
+class ModelError(AIQError):
+    """A model that cannot be found or built."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A module ready to be traced.
+
+    Attributes:
+        name: As the user wrote it.
+        module: In evaluation mode.
+        example: A tensor, tuple or dict of tensors on ``meta``; the first axis is the batch.
+        keep_weights: Patterns of layers whose weights a scheme's default leaves alone.
+    """
+
+    name: str
+    module: torch.nn.Module
+    example: Any
+    keep_weights: tuple[str, ...] = ()
+
+    def trace(self) -> OpGraph:
+        """Return the model's operator graph.
+
+        Raises:
+            TraceError: The model raises in ``forward``.
+        """
+        import roofline
+
+        return roofline.trace(self.module, self.example, name=self.name, keep_weights=self.keep_weights)
+
+
+def load_model(name: str, inputs: Sequence[str] = ()) -> Model:
+    """Find and build a model.
+
+    Args:
+        name: A zoo name; ``path/to/file.py:callable``; or ``package.module:callable``. The callable takes nothing and
+            returns a ``torch.nn.Module``, or a pair of module and example input.
+        inputs: Shapes of the example, ``[NAME=]1,3,224,224[:dtype]`` each; by default what the zoo or the callable says.
+
+    Raises:
+        UnknownNameError: No such zoo name or callable; near matches are offered.
+        ModelError: The file or module cannot be imported, or the callable raises or returns something else.
+        InputError: A malformed shape, or no shape where one is needed.
+    """
+    shapes = [_parse_input(text) for text in inputs]
+    if ":" in name:
+        module, example = _from_callable(name)
+        keep: tuple[str, ...] = ()
+    elif "/" in name or name.endswith(".py"):
+        raise ModelError(f"model {name!r} names a file but no callable. Next: write {name}:build, with your callable's name.")
+    else:
+        entry = zoo.get(name)
+        module, example, keep = zoo.build(name), _on_meta([("", (1, *entry.input_shape), "float32")]), entry.keep
+    if shapes:
+        example = _on_meta(shapes)
+    if example is None:
+        raise InputError(f"model {name!r} states no example input. Next: give its shape, for instance --input 1,3,224,224.")
+    return Model(name, module.eval(), example, keep)
+
+
+def _parse_input(text: str) -> tuple[str, tuple[int, ...], str]:
+    match = _INPUT.fullmatch(text.strip())
+    dtype = match["dtype"] or "float32" if match else ""
+    if not match or dtype not in _DTYPES:
+        raise InputError(
+            f"input {text!r} is not [NAME=]DIMS[:DTYPE] with DTYPE one of {', '.join(_DTYPES)}. "
+            "Next: write for instance --input 1,3,224,224 or --input ids=1,128:int64."
+        )
+    dims = tuple(int(d) for d in match["dims"].split(","))
+    if 0 in dims:
+        raise InputError(f"input {text!r} has an axis of length 0. Next: give every axis at least 1.")
+    return match["name"] or "", dims, dtype
+
+
+def _on_meta(shapes: Sequence[tuple[str, tuple[int, ...], str]]) -> Any:
+    import torch
+
+    tensors = [(name, torch.empty(dims, dtype=getattr(torch, dtype), device="meta")) for name, dims, dtype in shapes]
+    named = [name for name, _ in tensors if name]
+    if named and len(named) != len(tensors):
+        raise InputError("either every --input has a name or none has. Next: name them all, or none.")
+    if named:
+        return dict(tensors)
+    return tensors[0][1] if len(tensors) == 1 else tuple(tensor for _, tensor in tensors)
+
+
+def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
+    import torch
+
+    location, _, attribute = name.rpartition(":")
+    namespace = _import(location, name)
+    target = namespace
+    for part in attribute.split("."):
+        known = [n for n in dir(target) if not n.startswith("_") and callable(getattr(target, n, None))]
+        if not hasattr(target, part):
+            raise unknown_name(f"callable in {location}", attribute, known, "name a function or class that takes no argument")
+        target = getattr(target, part)
+    try:
+        built = target()
+    except Exception as error:
+        raise ModelError(f"model {name!r} raised while it was built: {_reason(error)} Next: call it by itself.") from error
+    module, example = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(
+            f"model {name!r} returned {type(module).__name__}, not a torch.nn.Module. "
+            "Next: return a module, or a pair of module and example input."
+        )
+    return module, example
+
+
+def _import(location: str, name: str) -> Any:
+    is_file = "/" in location or location.endswith(".py")
+    if is_file and not Path(location).is_file():
+        raise ModelError(f"model {name!r}: there is no file {location!r}. Next: check the path.")
+    here = str(Path(location).resolve().parent if is_file else Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        if not is_file:
+            return importlib.import_module(location)
+        spec = importlib.util.spec_from_file_location(Path(location).stem, location)
+        if spec is None or spec.loader is None:
+            raise ModelError(f"model {name!r}: {location!r} is no Python file. Next: give a .py file.")
+        namespace = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = namespace
+        spec.loader.exec_module(namespace)
+        return namespace
+    except AIQError:
+        raise
+    except Exception as error:
+        raise ModelError(f"model {name!r}: importing {location!r} failed: {_reason(error)} Next: import it by itself.") from error
+    finally:
+        sys.path.remove(here)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}."

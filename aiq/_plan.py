@@ -1,0 +1,312 @@
+"""``aiq plan``: rank candidate schemes before any evaluation, and say what an evaluation would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiq._model import Model
+from aiq._probe import Probe, probe
+from aiq.frontier import Frontier, pareto_frontier
+from aiq.objective import Objective
+from aiq.proxy import LossTable
+from aiq.registry import load_proxy
+from hardware_specs import HardwareSpec
+from roofline import CostTable, GraphEstimate, LayerPrecision, OpGraph, Scheme, estimate
+from roofline.errors import InputError
+
+PLAN_SCHEMA_VERSION = 1
+DEFAULT_FORMATS = ("keep", "w8", "w4", "w8a8", "w4a8")
+_FRONTIER_POINTS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One scheme of a plan.
+
+    Attributes:
+        name: ``w8a8`` for a uniform scheme; ``ai-60`` for the scheme of least proxy loss that reaches 60 % of the
+            greatest saving in bytes moved.
+        origin: ``uniform`` or the targets whose exact trade-off it lies on.
+        estimate: Its estimate.
+        loss: Its proxy loss.
+        objective: L, the smaller the better.
+        speedup: Baseline latency over its latency.
+        supported: Whether a sweep over λ could reach it; ``None`` for uniform schemes.
+        gap: Relative excess of its cost over a proved lower bound at the same loss.
+    """
+
+    name: str
+    origin: str
+    estimate: GraphEstimate = field(repr=False)
+    loss: float
+    objective: float
+    speedup: float
+    supported: bool | None
+    gap: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        e = self.estimate
+        return {
+            "name": self.name,
+            "origin": self.origin,
+            "scheme": e.scheme.to_dict(),
+            "scheme_digest": e.scheme.digest(),
+            "arithmetic_intensity": e.arithmetic_intensity,
+            "bytes": e.bytes,
+            "weight_bytes": e.weight_bytes,
+            "latency_s": e.latency_s,
+            "throughput_per_s": e.throughput_per_s,
+            "speedup": self.speedup,
+            "latency_s_by_bound": e.latency_by_bound,
+            "transitions": len(e.transitions),
+            "proxy_loss": self.loss,
+            "objective": self.objective,
+            "supported": self.supported,
+            "gap": self.gap,
+        }
+
+
+@dataclass(frozen=True)
+class EvaluationCost:
+    """What evaluating would cost.
+
+    Attributes:
+        samples: Samples in one evaluation.
+        calls: Strategy → oracle calls.
+        probe: Timing of the float model, or the reason why there is none.
+    """
+
+    samples: int
+    calls: dict[str, int]
+    probe: Probe | str
+
+    def seconds(self, calls: int) -> float | None:
+        """Seconds of that many evaluations at the float model's speed; ``None`` without a timing."""
+        return calls * self.samples / self.probe.samples_per_s if isinstance(self.probe, Probe) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        timing = self.probe
+        return {
+            "samples": self.samples,
+            "calls": self.calls,
+            "seconds": {name: self.seconds(calls) for name, calls in self.calls.items()},
+            "probe": vars(timing) if isinstance(timing, Probe) else {"reason": timing},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Candidates, best first, and what the figures rest on."""
+
+    graph: OpGraph = field(repr=False)
+    hardware: HardwareSpec = field(repr=False)
+    batch: int
+    traffic: str
+    objective: Objective
+    proxy: str
+    losses: LossTable = field(repr=False)
+    baseline: GraphEstimate = field(repr=False)
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    frontier_gap: float
+    cost: EvaluationCost = field(repr=False)
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the smallest objective."""
+        return self.candidates[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data in SI units: the JSON of ``aiq plan``."""
+        base = self.baseline
+        return {
+            "schema_version": PLAN_SCHEMA_VERSION,
+            "model": self.graph.model,
+            "hardware": self.hardware.name,
+            "rates": self.hardware.rates,
+            "batch": self.batch,
+            "traffic": self.traffic,
+            "objective": {"target": self.objective.target, "lambda": self.objective.lam, "normalise": self.objective.normalise},
+            "proxy": {"name": self.proxy, "unit": self.losses.unit, "caveat": self.losses.caveat},
+            "baseline": {
+                "arithmetic_intensity": base.arithmetic_intensity,
+                "bytes": base.bytes,
+                "weight_bytes": base.weight_bytes,
+                "latency_s": base.latency_s,
+                "throughput_per_s": base.throughput_per_s,
+                "latency_s_by_bound": base.latency_by_bound,
+            },
+            "candidates": [{"rank": i + 1, **c.to_dict()} for i, c in enumerate(self.candidates)],
+            "frontier_gap": self.frontier_gap,
+            "evaluation_cost": self.cost.to_dict(),
+            "coverage": base.coverage,
+            "unknown_ops": self.graph.unknown,
+            "assumptions": list(base.assumptions),
+        }
+
+    def __repr__(self) -> str:
+        return f"Plan({self.graph.model!r} on {self.hardware.name}: {len(self.candidates)} candidates, best {self.best.name})"
+
+
+def plan(
+    model: Model,
+    hardware: HardwareSpec,
+    *,
+    formats: Sequence[str] = (),
+    batch: int | None = None,
+    traffic: str = "fused",
+    objective: Objective | None = None,
+    proxy: str = "weight-sqnr",
+    samples: int = 1000,
+    probe_seconds: float = 1.0,
+) -> Plan:
+    """Rank uniform schemes and those on the exact memory, intensity and latency trade-offs under an accuracy proxy.
+
+    Nothing is evaluated. For each target (weight bytes, bytes moved, latency) the whole non-dominated set of
+    (cost, proxy loss) over all K^L schemes is computed, and the schemes of least loss at equal steps of saving are taken.
+
+    Args:
+        model: From :func:`aiq.load_model`.
+        hardware: The machine.
+        formats: Formats a layer may take, as in a scheme; by default ``keep, w8, w4, w8a8, w4a8`` and the machine's 16-bit
+            float.
+        batch: Samples at once; by default the example's.
+        traffic: ``paper``, ``unfused`` or ``fused``.
+        objective: What ranks the candidates; by default AI at λ = 0.9, min–max.
+        proxy: Accuracy proxy, ``NAME`` or ``NAME:ARGUMENT``.
+        samples: Samples that one evaluation would take.
+        probe_seconds: Seconds for timing the float model; 0 to skip.
+
+    Raises:
+        AIQError: See :func:`roofline.trace`, :func:`roofline.estimate` and the proxy.
+    """
+    goal = objective or Objective()
+    if samples < 1:
+        raise InputError(f"samples must be a whole number of at least 1, got {samples}. Next: choose one.")
+    source = load_proxy(proxy)
+    options = _options(formats, hardware)
+    graph = model.trace()
+    size = graph.batch if batch is None else batch
+    table = CostTable(graph, hardware, options, batch=size, traffic=traffic)
+    losses = source.loss_table(model, graph, {layer: table.layer_options(layer) for layer in graph.layers})
+    baseline = estimate(graph, hardware, batch=size, traffic=traffic)
+    frontiers = _frontiers(table, losses.losses)
+    picks = {**_uniform(table), **_on_frontiers(frontiers)}
+    candidates = tuple(_rank(picks, table, losses.losses, goal, baseline, frontiers))
+    count, free = len(graph.layers), len(options) - 1
+    calls = {
+        "one layer at a time (exact search)": count * free + 1,
+        "greedy as in the paper, at most": free * count * (count + 1) // 2 + 1,
+        "this plan's candidates": len(candidates),
+    }
+    timing = probe(model, seconds=probe_seconds) if probe_seconds else "switched off"
+    cost = EvaluationCost(samples, calls, timing)
+    gap = max(f.gap for found in frontiers.values() for f in found)
+    return Plan(graph, hardware, size, traffic, goal, source.name, losses, baseline, candidates, gap, cost)
+
+
+def _options(formats: Sequence[str], hardware: HardwareSpec) -> list[LayerPrecision]:
+    texts = list(formats)
+    if not texts:
+        half = next((f for f in ("bf16", "fp16") if f in hardware.compute), None)
+        texts = [*DEFAULT_FORMATS, *([half] if half else [])]
+    options = list(dict.fromkeys([LayerPrecision(), *(LayerPrecision.parse(text) for text in texts)]))
+    if len(options) < 2:
+        raise InputError("there is nothing to choose between: only 'keep' is given. Next: add a format, for instance w8.")
+    return options
+
+
+def _frontiers(table: CostTable, losses: NDArray[np.float64]) -> dict[str, list[Frontier]]:
+    """Return the exact trade-offs: for latency one for each memory level that may keep the weights, innermost last."""
+    return {
+        "ai": [pareto_frontier(table.bytes, losses)],
+        "memory": [pareto_frontier(table.weight_bytes, losses)],
+        "latency": [pareto_frontier(table.latency_s[level], losses) for level in table.levels],
+    }
+
+
+@dataclass
+class _Pick:
+    """A choice of options with where it came from."""
+
+    choice: tuple[int, ...]
+    origins: list[str]
+    supported: bool | None = None
+
+
+def _uniform(table: CostTable) -> dict[str, _Pick]:
+    return {o.label: _Pick((k,) * len(table.layers), ["uniform"]) for k, o in enumerate(table.options)}
+
+
+def _on_frontiers(frontiers: dict[str, list[Frontier]]) -> dict[str, _Pick]:
+    """Take the scheme of least loss at equal steps of saving along each trade-off."""
+    picks: dict[str, _Pick] = {}
+    for target, found in frontiers.items():
+        for frontier in found:
+            cheapest, dearest = frontier.costs[0], frontier.costs[-1]
+            for step in range(1, _FRONTIER_POINTS + 1):
+                saving = step / _FRONTIER_POINTS
+                index = frontier.best_for(dearest - saving * (dearest - cheapest))
+                choice = tuple(int(k) for k in frontier.choices[index])
+                picks[f"{target}-{round(100 * saving)}"] = _Pick(choice, [target], bool(frontier.supported[index]))
+    return picks
+
+
+def _rank(
+    picks: dict[str, _Pick],
+    table: CostTable,
+    losses: NDArray[np.float64],
+    goal: Objective,
+    baseline: GraphEstimate,
+    frontiers: dict[str, list[Frontier]],
+) -> list[Candidate]:
+    merged: dict[tuple[int, ...], tuple[str, _Pick]] = {}
+    for name, pick in picks.items():
+        key = table.canonical(pick.choice)
+        if key in merged:
+            merged[key][1].origins.extend(o for o in pick.origins if o not in merged[key][1].origins)
+        else:
+            merged[key] = (name, pick)
+    scores = table.score(np.array([pick.choice for _, pick in merged.values()]))
+    base = goal.merit(
+        arithmetic_intensity=baseline.arithmetic_intensity, latency_s=baseline.latency_s, weight_bytes=baseline.weight_bytes
+    )
+    best = goal.merit(
+        arithmetic_intensity=table.flops / frontiers["ai"][0].costs[0],
+        latency_s=frontiers["latency"][-1].costs[0],
+        weight_bytes=frontiers["memory"][0].costs[0],
+    )
+    found = []
+    for index, (name, pick) in enumerate(merged.values()):
+        scheme = table.uniform(pick.choice[0], name) if "uniform" in pick.origins else table.scheme(pick.choice, name=name)
+        priced = estimate(baseline.graph, baseline.hardware, scheme, batch=baseline.batch, traffic=baseline.traffic)
+        loss = float(losses[np.arange(len(pick.choice)), pick.choice].sum())
+        merit = goal.merit(
+            arithmetic_intensity=priced.arithmetic_intensity, latency_s=priced.latency_s, weight_bytes=priced.weight_bytes
+        )
+        costs = {"ai": scores.bytes[index], "memory": scores.weight_bytes[index], "latency": scores.latency_s[index]}
+        found.append(
+            Candidate(
+                name,
+                ", ".join(pick.origins),
+                priced,
+                loss,
+                goal.value(merit, loss, baseline=base, best=best),
+                baseline.latency_s / priced.latency_s,
+                pick.supported,
+                _gap(costs[goal.target], loss, frontiers[goal.target][-1]),
+            )
+        )
+    return sorted(found, key=lambda c: (c.objective, c.loss, c.name))
+
+
+def _gap(cost: float, loss: float, frontier: Frontier) -> float:
+    """Return how far a cost lies above what any scheme of at most this loss must cost."""
+    bound = frontier.costs[frontier.cheapest_within(loss * (1 + frontier.gap))]
+    return max(float(cost / bound) - 1.0, 0.0) if bound > 0 else 0.0

@@ -1,0 +1,233 @@
+"""What people see of each result: headline, columns and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aiq._plan import Candidate, Plan
+from aiq._probe import Probe
+from aiq.report import Column, Report
+from hardware_specs import HardwareSpec
+from roofline import GraphEstimate, OpGraph
+from roofline.units import number, percent, si
+
+
+def _flops(value: float) -> str:
+    return si(value)
+
+
+def _bytes(value: float) -> str:
+    return si(value, "B")
+
+
+def _seconds(value: float) -> str:
+    return si(value, "s")
+
+
+def _times(value: float) -> str:
+    return f"{number(value)}x"
+
+
+def _shares(by_bound: dict[str, float], total: float) -> str:
+    parts = [(name, seconds / total) for name, seconds in by_bound.items() if total and seconds / total >= 0.005]
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in parts)
+
+
+def rates_phrase(hardware: HardwareSpec) -> str:
+    """Name the model that made a latency."""
+    return "bound from sustained rates" if hardware.rates == "sustained" else "datasheet bound"
+
+
+def graph_report(graph: OpGraph) -> Report:
+    """Show a graph: one row for each op, in the traced formats."""
+    data = graph.to_dict()
+    weights = sum(elements for elements, _ in graph.parameters.values())
+    headline = (
+        f"{graph.model}: {len(graph)} ops, {len(graph.layers)} layers with weights, {si(graph.macs)}MACs, "
+        f"{si(graph.flops)}FLOPs (1 MAC = 2 FLOP) at batch {graph.batch}; {si(weights)} stored values"
+    )
+    rows = [{**op, "output": _shape(op), "note": op["note"] or ""} for op in data["ops"]]
+    columns = (
+        Column("name", "name"),
+        Column("kind", "kind"),
+        Column("layer", "layer"),
+        Column("output", "output"),
+        Column("macs", "MACs", _flops, right=True),
+        Column("flops", "FLOPs", _flops, right=True),
+        Column("bytes", "bytes", _bytes, right=True),
+        Column("note", "note"),
+    )
+    return Report(headline, columns, rows, [*_unknown(graph), *graph.notes], {"schema_version": 1, **data})
+
+
+def _shape(op: dict[str, Any]) -> str:
+    return next(("x".join(map(str, t["shape"])) for t in op["tensors"] if t["role"] == "output"), "")
+
+
+def _unknown(graph: OpGraph) -> Iterable[str]:
+    for target, entry in graph.unknown.items():
+        yield f"no formula for {target} ({entry['count']} calls): priced by its {si(entry['bytes'], 'B')} alone, FLOPs unknown"
+
+
+def roofline_report(estimate: GraphEstimate) -> Report:
+    """Show an estimate: one row for each op or fused group."""
+    data = estimate.to_dict()
+    total = estimate.latency_s
+    headline = (
+        f"{estimate.graph.model}, {estimate.scheme}, batch {estimate.batch}, {estimate.traffic} traffic on "
+        f"{estimate.hardware.title}: {number(estimate.arithmetic_intensity, digits=4)} FLOP/byte, "
+        f"{si(total, 's')} ({rates_phrase(estimate.hardware)}), {si(estimate.throughput_per_s)}samples/s; "
+        f"{si(estimate.flops)}FLOPs (1 MAC = 2 FLOP), {si(estimate.bytes, 'B')} moved; "
+        f"bound by {_shares(estimate.latency_by_bound, total)}"
+    )
+    columns = (
+        Column("name", "name"),
+        Column("kind", "kind"),
+        Column("precision", "precision"),
+        Column("flops", "FLOPs", _flops, right=True),
+        Column("bytes", "bytes", _bytes, right=True),
+        Column("arithmetic_intensity", "FLOP/B", number, right=True),
+        Column("ridge", "ridge", number, right=True),
+        Column("bound", "bound"),
+        Column("level", "level"),
+        Column("latency_s", "latency", _seconds, right=True),
+        Column("share", "share", percent, right=True),
+        Column("headroom", "headroom", _times, right=True),
+        Column("computes_in", "computes in"),
+    )
+    reasons: dict[str, list[str]] = {}
+    for row in data["layers"]:
+        if row["reason"]:
+            reasons.setdefault(row["reason"], []).append(row["name"])
+    notes = [f"{reason}: {_some(names)}" for reason, names in reasons.items()]
+    unknown = list(_unknown(estimate.graph)) if estimate.traffic != "paper" else []
+    if unknown:
+        unknown.append(
+            f"ops without a formula: {percent(estimate.coverage['unknown_bytes_share'])} of bytes, "
+            f"{percent(estimate.coverage['unknown_latency_share'])} of time"
+        )
+    changes = [f"{len(estimate.transitions)} tensors change format between layers"] if estimate.transitions else []
+    return Report(headline, columns, data["layers"], [*notes, *unknown, *changes, *estimate.assumptions], data)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def plan_report(plan: Plan) -> Report:
+    """Show a plan: one row for each candidate, best first."""
+    data = plan.to_dict()
+    best, base = plan.best, plan.baseline
+    headline = (
+        f"{plan.graph.model}, batch {plan.batch}, {plan.traffic} traffic on {plan.hardware.title}: of "
+        f"{len(plan.candidates)} schemes {best.name} ranks first ({plan.objective.target}, lambda {plan.objective.lam:g}, "
+        f"{plan.objective.normalise}): {number(best.estimate.arithmetic_intensity, digits=4)} FLOP/byte against "
+        f"{number(base.arithmetic_intensity, digits=4)}, {_times(best.speedup)} the speed of {si(base.latency_s, 's')} "
+        f"({rates_phrase(plan.hardware)})"
+    )
+    columns = (
+        Column("rank", "#", str, right=True),
+        Column("name", "scheme"),
+        Column("formats", "layers"),
+        Column("origin", "optimal for"),
+        Column("arithmetic_intensity", "FLOP/B", lambda v: number(v, digits=4), right=True),
+        Column("bytes", "moved", _bytes, right=True),
+        Column("weight_bytes", "weights", _bytes, right=True),
+        Column("latency_s", "latency", _seconds, right=True),
+        Column("speedup", "speed-up", _times, right=True),
+        Column("bounds", "bound by"),
+        Column("proxy_loss", "proxy loss", number, right=True),
+        Column("objective", "L", lambda v: f"{v:.3f}", right=True),
+        Column("gap", "gap", percent, right=True),
+    )
+    rows = [
+        {
+            **row,
+            "formats": _mix(candidate, plan.graph),
+            "bounds": _shares(candidate.estimate.latency_by_bound, candidate.estimate.latency_s),
+        }
+        for row, candidate in zip(data["candidates"], plan.candidates, strict=True)
+    ]
+    return Report(headline, columns, rows, [*_plan_notes(plan), *base.assumptions], data)
+
+
+def _mix(candidate: Candidate, graph: OpGraph) -> str:
+    scheme = candidate.estimate.scheme
+    counts: dict[str, int] = {}
+    for precision in scheme.resolve(graph.layers, keep_weights=graph.keep_weights).values():
+        counts[precision.label] = counts.get(precision.label, 0) + 1
+    return ", ".join(f"{count} {label}" for label, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _plan_notes(plan: Plan) -> list[str]:
+    exact = "exact" if not plan.frontier_gap else f"within {percent(plan.frontier_gap)} of exact"
+    cost = plan.cost
+    notes = [
+        f"proxy loss in {plan.losses.unit}: {plan.losses.caveat}",
+        f"trade-offs over all {len(plan.graph.layers)} layers are {exact}; gap: {plan.objective.target} cost above a proved "
+        "lower bound at the same proxy loss",
+    ]
+    for name, calls in cost.calls.items():
+        seconds = cost.seconds(calls)
+        time = f", about {_duration(seconds)}" if seconds is not None else ""
+        notes.append(f"to evaluate: {name}: {calls} oracle calls of {cost.samples} samples{time}")
+    timing = str(cost.probe) if isinstance(cost.probe, Probe) else f"not timed: {cost.probe}"
+    notes.append(f"speed of an evaluation: {timing}")
+    return notes
+
+
+def _duration(seconds: float) -> str:
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (float("inf"), 3600, "h")):
+        if seconds < limit:
+            return f"{number(seconds / unit)} {name}"
+    raise AssertionError
+
+
+def specs_report(specs: Iterable[HardwareSpec]) -> Report:
+    """Show the catalogue: one row for each machine."""
+    rows = [
+        {
+            "name": spec.name,
+            "title": spec.title,
+            "kind": spec.kind,
+            **{f: spec.ceiling(f) if f in spec.compute else None for f in ("fp32", "bf16", "fp16", "fp8", "int8", "int4")},
+            "bandwidth_bytes_per_s": spec.bandwidth(),
+            "memory_bytes": spec.memory[0].capacity_bytes.value if spec.memory[0].capacity_bytes else None,
+            "aliases": ", ".join(spec.aliases),
+        }
+        for spec in specs
+    ]
+    columns = (
+        Column("name", "name"),
+        Column("title", "machine"),
+        *(Column(f, f, lambda v: si(v), right=True) for f in ("fp32", "bf16", "fp16", "fp8", "int8", "int4")),
+        Column("bandwidth_bytes_per_s", "memory", lambda v: si(v, "B/s"), right=True),
+        Column("memory_bytes", "size", _bytes, right=True),
+        Column("aliases", "also"),
+    )
+    headline = f"{len(rows)} machines; dense FLOP/s or OP/s for each format (1 MAC = 2), bandwidth of the outermost memory"
+    return Report(headline, columns, rows, [], {"schema_version": 1, "machines": rows})
+
+
+def spec_report(spec: HardwareSpec) -> Report:
+    """Show one machine: one row for each number, with its source."""
+    rows = []
+
+    def add(field: str, unit: str, quantity: Any) -> None:
+        if quantity is not None:
+            rows.append({"field": field, "value": quantity.value, "unit": unit, "kind": quantity.kind, "source": quantity.source})
+            add(f"{field}.sustained", unit, getattr(quantity, "sustained", None))
+
+    for fmt, ceiling in spec.compute.items():
+        add(f"compute.{fmt}", "FLOP/s" if fmt.startswith(("fp", "bf", "tf")) else "OP/s", ceiling)
+    for level in spec.memory:
+        add(f"memory.{level.name}.bandwidth", "B/s", level.bandwidth_bytes_per_s)
+        add(f"memory.{level.name}.capacity", "B", level.capacity_bytes)
+    add("launch_overhead", "s", spec.launch_overhead_s)
+    add("tdp", "W", spec.tdp_w)
+    for row in rows:
+        row["shown"] = si(float(str(row["value"])), str(row["unit"]))
+    columns = (Column("field", "field"), Column("shown", "value", right=True), Column("kind", "kind"), Column("source", "source"))
+    notes = [spec.note] if spec.note else []
+    return Report(f"{spec.name}: {spec.title} ({spec.architecture})", columns, rows, notes, spec.model_dump(mode="json"))

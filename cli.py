@@ -1,0 +1,244 @@
+"""The command line: parse, call the toolkit, render, exit. The only place that prints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from aiq._model import Model
+    from aiq.report import Report
+    from hardware_specs import HardwareSpec
+
+app = typer.Typer(
+    name="aiq",
+    help="Plan quantization before you pay for it: what bounds each layer of a model on a machine, and which "
+    "mixed-precision scheme pays.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+specs = typer.Typer(
+    help="Machine specifications: list them, show one with its sources, check a file.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(specs, name="specs")
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A zoo name, path/to/file.py:callable, or package.module:callable.")
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="[NAME=]1,3,224,224[:DTYPE]", help="Shape of an input, batch first; repeat for several."),
+]
+Hardware = Annotated[str, typer.Option("--hardware", help="A machine: see 'aiq specs list', or a .toml file.")]
+SchemeOption = Annotated[
+    str | None,
+    typer.Option("--scheme", help="fp32, w8, w4, w8a8, w4:g128, ...; w4,conv1=keep,layer3.*=w8; or a .toml/.json file."),
+]
+Batch = Annotated[int | None, typer.Option("--batch", help="Samples at once; by default the input's.")]
+Traffic = Annotated[str, typer.Option("--traffic", help="paper, unfused or fused.")]
+Rates = Annotated[
+    str, typer.Option("--rates", help="datasheet peaks, or sustained rates where somebody measured them.")
+]
+Format = Annotated[str, typer.Option("--format", help="table, json, csv or md.")]
+Weights = Annotated[str | None, typer.Option("--weights", help="A .safetensors checkpoint to load into the model.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"aiq {installed('aiq-roofline')}")
+        raise typer.Exit
+
+
+@app.command()
+def graph(model: ModelArgument, inputs: Inputs = None, fmt: Format = "table") -> None:
+    """Show a model's operators: shapes, MACs, FLOPs and bytes in its own formats."""
+    _check_format(fmt)
+    loaded = _model(model, inputs)
+
+    from aiq._views import graph_report
+
+    _show(graph_report(loaded.trace()), fmt)
+
+
+@app.command()
+def roofline(
+    model: ModelArgument,
+    inputs: Inputs = None,
+    hardware: Hardware = "t4",
+    scheme: SchemeOption = None,
+    batch: Batch = None,
+    traffic: Traffic = "fused",
+    rates: Rates = "datasheet",
+    plot: Annotated[str | None, typer.Option("--plot", metavar="FILE.svg|png", help="Draw the roofline figure.")] = None,
+    fmt: Format = "table",
+) -> None:
+    """Show what bounds each layer on a machine, and how long it takes at best."""
+    _check_format(fmt)
+    from aiq.report import check_writable
+    from roofline.scheme import Scheme
+
+    target = check_writable(plot, (".svg", ".png")) if plot else None
+    machine = _machine(hardware, rates)
+    chosen = Scheme.parse(scheme) if scheme else None
+    loaded = _model(model, inputs)
+
+    from aiq._views import roofline_report
+    from roofline import estimate
+
+    result = estimate(loaded.trace(), machine, chosen, batch=batch, traffic=traffic)
+    if target:
+        from roofline.plot import save
+
+        save(result, target)
+        print(f"figure: {target}", file=sys.stderr)
+    _show(roofline_report(result), fmt)
+
+
+@app.command()
+def plan(
+    model: ModelArgument,
+    inputs: Inputs = None,
+    hardware: Hardware = "t4",
+    formats: Annotated[
+        str, typer.Option("--formats", help="Formats a layer may take, comma-separated; default keep,w8,w4,w8a8,w4a8 and a 16-bit float.")
+    ] = "",
+    batch: Batch = None,
+    traffic: Traffic = "fused",
+    rates: Rates = "datasheet",
+    target: Annotated[str, typer.Option("--target", help="What to gain: ai, latency or memory.")] = "ai",
+    lam: Annotated[float, typer.Option("--lambda", help="Weight of the gain against the loss, in [0, 1].")] = 0.9,
+    normalise: Annotated[str, typer.Option("--normalise", help="How the gain is scaled: raw, relative or minmax.")] = "minmax",
+    proxy: Annotated[
+        str, typer.Option("--proxy", help="Stand-in for accuracy: weight-sqnr, or table:FILE with measured losses.")
+    ] = "weight-sqnr",
+    weights: Weights = None,
+    samples: Annotated[int, typer.Option("--samples", help="Samples that one evaluation would take.")] = 1000,
+    probe_seconds: Annotated[float, typer.Option("--probe", help="Seconds for timing the float model; 0 to skip.")] = 1.0,
+    fmt: Format = "table",
+) -> None:
+    """Rank quantization schemes before evaluating any, and say what an evaluation would cost."""
+    _check_format(fmt)
+    from aiq.objective import Objective
+
+    goal = Objective(target, lam, normalise)
+    machine = _machine(hardware, rates)
+    loaded = _model(model, inputs, weights)
+
+    from aiq import plan as make_plan
+    from aiq._views import plan_report
+
+    options = [text for text in formats.split(",") if text.strip()]
+    result = make_plan(
+        loaded,
+        machine,
+        formats=options,
+        batch=batch,
+        traffic=traffic,
+        objective=goal,
+        proxy=proxy,
+        samples=samples,
+        probe_seconds=probe_seconds,
+    )
+    _show(plan_report(result), fmt)
+
+
+@specs.command("list")
+def specs_list(fmt: Format = "table") -> None:
+    """List the machines of the catalogue."""
+    _check_format(fmt)
+    import hardware_specs
+    from aiq._views import specs_report
+
+    _show(specs_report(hardware_specs.load(name) for name in hardware_specs.names()), fmt)
+
+
+@specs.command("show")
+def specs_show(name: Annotated[str, typer.Argument(help="A short name or a .toml file.")], fmt: Format = "table") -> None:
+    """Show every number of a machine with its source."""
+    _check_format(fmt)
+    import hardware_specs
+    from aiq._views import spec_report
+
+    _show(spec_report(hardware_specs.load(name)), fmt)
+
+
+@specs.command("check")
+def specs_check(file: Annotated[str, typer.Argument(help="A .toml file, or a name of the catalogue.")]) -> None:
+    """Lint a specification: units, dense against sparse, formats, and peaks against geometry."""
+    import hardware_specs
+
+    spec = hardware_specs.load(file)
+    findings = hardware_specs.lint(spec)
+    for finding in findings:
+        print(f"{finding.where}: {finding.message} [{finding.rule}]")
+    if findings:
+        print(f"{spec.name}: {len(findings)} finding{'s' if len(findings) > 1 else ''}", file=sys.stderr)
+        raise typer.Exit(1)
+    print(f"{spec.name}: no findings")
+
+
+def _machine(name: str, rates: str) -> HardwareSpec:
+    import hardware_specs
+    from roofline.errors import InputError
+
+    if rates not in ("datasheet", "sustained"):
+        raise InputError(f"unknown rates {rates!r}: known: datasheet, sustained. Next: choose one.")
+    spec = hardware_specs.load(name)
+    if rates == "datasheet":
+        return spec
+    if not spec.has_sustained():
+        raise InputError(f"{spec.name} has no measured sustained rate. Next: leave --rates at datasheet.")
+    return spec.sustained()
+
+
+def _model(name: str, inputs: list[str] | None, weights: str | None = None) -> Model:
+    from aiq import load_model
+
+    model = load_model(name, inputs or ())
+    if weights:
+        from aiq.zoo import load_weights
+
+        load_weights(model.module, weights)
+    return model
+
+
+def _check_format(fmt: str) -> None:
+    from aiq.report import FORMATS
+    from roofline.errors import InputError
+
+    if fmt not in FORMATS:
+        raise InputError(f"unknown format {fmt!r}: known: {', '.join(FORMATS)}. Next: choose one.")
+
+
+def _show(report: Report, fmt: str) -> None:
+    from aiq.report import render
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(render(report, fmt, terminal_width=width))
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 findings, 2 a mistake that the user can mend."""
+    from hardware_specs.errors import AIQError
+
+    try:
+        app()
+    except AIQError as error:
+        print(f"aiq: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
