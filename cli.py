@@ -24,7 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 specs = typer.Typer(
-    help="Machine specifications: list them, show one with its sources, check a file.", no_args_is_help=True, rich_markup_mode=None
+    help="Machine specifications: list them, show one with its sources, check a file.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(specs, name="specs")
 
@@ -33,12 +35,16 @@ ModelArgument = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="[NAME=]1,3,224,224[:DTYPE]", help="Shape of an input, batch first; repeat for several."),
+    typer.Option(
+        "--input", metavar="[NAME=]1,3,224,224[:DTYPE]", help="Shape of an input, batch first; repeat for several."
+    ),
 ]
 Hardware = Annotated[str, typer.Option("--hardware", help="A machine: see 'aiq specs list', or a .toml file.")]
 SchemeOption = Annotated[
     str | None,
-    typer.Option("--scheme", help="fp32, w8, w4, w8a8, w4:g128, ...; w4,conv1=keep,layer3.*=w8; or a .toml/.json file."),
+    typer.Option(
+        "--scheme", help="fp32, w8, w4, w8a8, w4:g128, ...; w4,conv1=keep,layer3.*=w8; or a .toml/.json file."
+    ),
 ]
 Batch = Annotated[int | None, typer.Option("--batch", help="Samples at once; by default the input's.")]
 Traffic = Annotated[str, typer.Option("--traffic", help="paper, unfused or fused.")]
@@ -78,7 +84,9 @@ def roofline(
     batch: Batch = None,
     traffic: Traffic = "fused",
     rates: Rates = "datasheet",
-    plot: Annotated[str | None, typer.Option("--plot", metavar="FILE.svg|png", help="Draw the roofline figure.")] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", metavar="FILE.svg|png", help="Draw the roofline figure.")
+    ] = None,
     fmt: Format = "table",
 ) -> None:
     """Show what bounds each layer on a machine, and how long it takes at best."""
@@ -109,20 +117,28 @@ def plan(
     inputs: Inputs = None,
     hardware: Hardware = "t4",
     formats: Annotated[
-        str, typer.Option("--formats", help="Formats a layer may take, comma-separated; default keep,w8,w4,w8a8,w4a8 and a 16-bit float.")
+        str,
+        typer.Option(
+            "--formats",
+            help="Formats a layer may take, comma-separated; default keep,w8,w4,w8a8,w4a8 and a 16-bit float.",
+        ),
     ] = "",
     batch: Batch = None,
     traffic: Traffic = "fused",
     rates: Rates = "datasheet",
     target: Annotated[str, typer.Option("--target", help="What to gain: ai, latency or memory.")] = "ai",
     lam: Annotated[float, typer.Option("--lambda", help="Weight of the gain against the loss, in [0, 1].")] = 0.9,
-    normalise: Annotated[str, typer.Option("--normalise", help="How the gain is scaled: raw, relative or minmax.")] = "minmax",
+    normalise: Annotated[
+        str, typer.Option("--normalise", help="How the gain is scaled: raw, relative or minmax.")
+    ] = "minmax",
     proxy: Annotated[
         str, typer.Option("--proxy", help="Stand-in for accuracy: weight-sqnr, or table:FILE with measured losses.")
     ] = "weight-sqnr",
     weights: Weights = None,
     samples: Annotated[int, typer.Option("--samples", help="Samples that one evaluation would take.")] = 1000,
-    probe_seconds: Annotated[float, typer.Option("--probe", help="Seconds for timing the float model; 0 to skip.")] = 1.0,
+    probe_seconds: Annotated[
+        float, typer.Option("--probe", help="Seconds for timing the float model; 0 to skip.")
+    ] = 1.0,
     fmt: Format = "table",
 ) -> None:
     """Rank quantization schemes before evaluating any, and say what an evaluation would cost."""
@@ -162,7 +178,9 @@ def specs_list(fmt: Format = "table") -> None:
 
 
 @specs.command("show")
-def specs_show(name: Annotated[str, typer.Argument(help="A short name or a .toml file.")], fmt: Format = "table") -> None:
+def specs_show(
+    name: Annotated[str, typer.Argument(help="A short name or a .toml file.")], fmt: Format = "table"
+) -> None:
     """Show every number of a machine with its source."""
     _check_format(fmt)
     import hardware_specs

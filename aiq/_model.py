@@ -61,7 +61,8 @@ def load_model(name: str, inputs: Sequence[str] = ()) -> Model:
     Args:
         name: A zoo name; ``path/to/file.py:callable``; or ``package.module:callable``. The callable takes nothing and
             returns a ``torch.nn.Module``, or a pair of module and example input.
-        inputs: Shapes of the example, ``[NAME=]1,3,224,224[:dtype]`` each; by default what the zoo or the callable says.
+        inputs: Shapes of the example, ``[NAME=]1,3,224,224[:dtype]`` each; by default what the zoo or the callable
+            says.
 
     Raises:
         UnknownNameError: No such zoo name or callable; near matches are offered.
@@ -73,14 +74,18 @@ def load_model(name: str, inputs: Sequence[str] = ()) -> Model:
         module, example = _from_callable(name)
         keep: tuple[str, ...] = ()
     elif "/" in name or name.endswith(".py"):
-        raise ModelError(f"model {name!r} names a file but no callable. Next: write {name}:build, with your callable's name.")
+        raise ModelError(
+            f"model {name!r} names a file but no callable. Next: write {name}:build, with your callable's name."
+        )
     else:
         entry = zoo.get(name)
         module, example, keep = zoo.build(name), _on_meta([("", (1, *entry.input_shape), "float32")]), entry.keep
     if shapes:
         example = _on_meta(shapes)
     if example is None:
-        raise InputError(f"model {name!r} states no example input. Next: give its shape, for instance --input 1,3,224,224.")
+        raise InputError(
+            f"model {name!r} states no example input. Next: give its shape, for instance --input 1,3,224,224."
+        )
     return Model(name, module.eval(), example, keep)
 
 
@@ -119,12 +124,16 @@ def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
     for part in attribute.split("."):
         known = [n for n in dir(target) if not n.startswith("_") and callable(getattr(target, n, None))]
         if not hasattr(target, part):
-            raise unknown_name(f"callable in {location}", attribute, known, "name a function or class that takes no argument")
+            raise unknown_name(
+                f"callable in {location}", attribute, known, "name a function or class that takes no argument"
+            )
         target = getattr(target, part)
     try:
         built = target()
     except Exception as error:
-        raise ModelError(f"model {name!r} raised while it was built: {_reason(error)} Next: call it by itself.") from error
+        raise ModelError(
+            f"model {name!r} raised while it was built: {_reason(error)} Next: call it by itself."
+        ) from error
     module, example = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
     if not isinstance(module, torch.nn.Module):
         raise ModelError(
@@ -153,7 +162,9 @@ def _import(location: str, name: str) -> Any:
     except AIQError:
         raise
     except Exception as error:
-        raise ModelError(f"model {name!r}: importing {location!r} failed: {_reason(error)} Next: import it by itself.") from error
+        raise ModelError(
+            f"model {name!r}: importing {location!r} failed: {_reason(error)} Next: import it by itself."
+        ) from error
     finally:
         sys.path.remove(here)
 

@@ -16,7 +16,7 @@ from aiq.objective import Objective
 from aiq.proxy import LossTable
 from aiq.registry import load_proxy
 from hardware_specs import HardwareSpec
-from roofline import CostTable, GraphEstimate, LayerPrecision, OpGraph, Scheme, estimate
+from roofline import CostTable, GraphEstimate, LayerPrecision, OpGraph, estimate
 from roofline.errors import InputError
 
 PLAN_SCHEMA_VERSION = 1
@@ -132,7 +132,11 @@ class Plan:
             "rates": self.hardware.rates,
             "batch": self.batch,
             "traffic": self.traffic,
-            "objective": {"target": self.objective.target, "lambda": self.objective.lam, "normalise": self.objective.normalise},
+            "objective": {
+                "target": self.objective.target,
+                "lambda": self.objective.lam,
+                "normalise": self.objective.normalise,
+            },
             "proxy": {"name": self.proxy, "unit": self.losses.unit, "caveat": self.losses.caveat},
             "baseline": {
                 "arithmetic_intensity": base.arithmetic_intensity,
@@ -151,7 +155,8 @@ class Plan:
         }
 
     def __repr__(self) -> str:
-        return f"Plan({self.graph.model!r} on {self.hardware.name}: {len(self.candidates)} candidates, best {self.best.name})"
+        name, count = self.graph.model, len(self.candidates)
+        return f"Plan({name!r} on {self.hardware.name}: {count} candidates, best {self.best.name})"
 
 
 def plan(
@@ -169,13 +174,14 @@ def plan(
     """Rank uniform schemes and those on the exact memory, intensity and latency trade-offs under an accuracy proxy.
 
     Nothing is evaluated. For each target (weight bytes, bytes moved, latency) the whole non-dominated set of
-    (cost, proxy loss) over all K^L schemes is computed, and the schemes of least loss at equal steps of saving are taken.
+    (cost, proxy loss) over all K^L schemes is computed, and the schemes of least loss at equal steps of saving are
+    taken.
 
     Args:
         model: From :func:`aiq.load_model`.
         hardware: The machine.
-        formats: Formats a layer may take, as in a scheme; by default ``keep, w8, w4, w8a8, w4a8`` and the machine's 16-bit
-            float.
+        formats: Formats a layer may take, as in a scheme; by default ``keep, w8, w4, w8a8, w4a8`` and the machine's
+            16-bit float.
         batch: Samples at once; by default the example's.
         traffic: ``paper``, ``unfused`` or ``fused``.
         objective: What ranks the candidates; by default AI at λ = 0.9, min–max.
@@ -198,7 +204,7 @@ def plan(
     baseline = estimate(graph, hardware, batch=size, traffic=traffic)
     frontiers = _frontiers(table, losses.losses)
     picks = {**_uniform(table), **_on_frontiers(frontiers)}
-    candidates = tuple(_rank(picks, table, losses.losses, goal, baseline, frontiers))
+    candidates = tuple(_rank(picks, table, losses.losses, goal=goal, baseline=baseline, frontiers=frontiers))
     count, free = len(graph.layers), len(options) - 1
     calls = {
         "one layer at a time (exact search)": count * free + 1,
@@ -218,7 +224,9 @@ def _options(formats: Sequence[str], hardware: HardwareSpec) -> list[LayerPrecis
         texts = [*DEFAULT_FORMATS, *([half] if half else [])]
     options = list(dict.fromkeys([LayerPrecision(), *(LayerPrecision.parse(text) for text in texts)]))
     if len(options) < 2:
-        raise InputError("there is nothing to choose between: only 'keep' is given. Next: add a format, for instance w8.")
+        raise InputError(
+            "there is nothing to choose between: only 'keep' is given. Next: add a format, for instance w8."
+        )
     return options
 
 
@@ -262,6 +270,7 @@ def _rank(
     picks: dict[str, _Pick],
     table: CostTable,
     losses: NDArray[np.float64],
+    *,
     goal: Objective,
     baseline: GraphEstimate,
     frontiers: dict[str, list[Frontier]],
@@ -275,7 +284,9 @@ def _rank(
             merged[key] = (name, pick)
     scores = table.score(np.array([pick.choice for _, pick in merged.values()]))
     base = goal.merit(
-        arithmetic_intensity=baseline.arithmetic_intensity, latency_s=baseline.latency_s, weight_bytes=baseline.weight_bytes
+        arithmetic_intensity=baseline.arithmetic_intensity,
+        latency_s=baseline.latency_s,
+        weight_bytes=baseline.weight_bytes,
     )
     best = goal.merit(
         arithmetic_intensity=table.flops / frontiers["ai"][0].costs[0],
@@ -284,11 +295,15 @@ def _rank(
     )
     found = []
     for index, (name, pick) in enumerate(merged.values()):
-        scheme = table.uniform(pick.choice[0], name) if "uniform" in pick.origins else table.scheme(pick.choice, name=name)
+        scheme = (
+            table.uniform(pick.choice[0], name) if "uniform" in pick.origins else table.scheme(pick.choice, name=name)
+        )
         priced = estimate(baseline.graph, baseline.hardware, scheme, batch=baseline.batch, traffic=baseline.traffic)
         loss = float(losses[np.arange(len(pick.choice)), pick.choice].sum())
         merit = goal.merit(
-            arithmetic_intensity=priced.arithmetic_intensity, latency_s=priced.latency_s, weight_bytes=priced.weight_bytes
+            arithmetic_intensity=priced.arithmetic_intensity,
+            latency_s=priced.latency_s,
+            weight_bytes=priced.weight_bytes,
         )
         costs = {"ai": scores.bytes[index], "memory": scores.weight_bytes[index], "latency": scores.latency_s[index]}
         found.append(

@@ -33,8 +33,8 @@ class Probe:
 
     def __str__(self) -> str:
         return (
-            f"{self.samples_per_s:.0f} samples/s (float model on this machine's CPU, batch {self.batch}, {self.threads} "
-            f"threads, median of {self.runs}, spread {100 * self.spread:.0f} %)"
+            f"{self.samples_per_s:.0f} samples/s (float model on this machine's CPU, batch {self.batch}, "
+            f"{self.threads} threads, median of {self.runs}, spread {100 * self.spread:.0f} %)"
         )
 
 

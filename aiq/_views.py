@@ -67,7 +67,8 @@ def _shape(op: dict[str, Any]) -> str:
 
 def _unknown(graph: OpGraph) -> Iterable[str]:
     for target, entry in graph.unknown.items():
-        yield f"no formula for {target} ({entry['count']} calls): priced by its {si(entry['bytes'], 'B')} alone, FLOPs unknown"
+        size = si(entry["bytes"], "B")
+        yield f"no formula for {target} ({entry['count']} calls): priced by its {size} alone, FLOPs unknown"
 
 
 def roofline_report(estimate: GraphEstimate) -> Report:
@@ -121,8 +122,8 @@ def plan_report(plan: Plan) -> Report:
     best, base = plan.best, plan.baseline
     headline = (
         f"{plan.graph.model}, batch {plan.batch}, {plan.traffic} traffic on {plan.hardware.title}: of "
-        f"{len(plan.candidates)} schemes {best.name} ranks first ({plan.objective.target}, lambda {plan.objective.lam:g}, "
-        f"{plan.objective.normalise}): {number(best.estimate.arithmetic_intensity, digits=4)} FLOP/byte against "
+        f"{len(plan.candidates)} schemes {best.name} ranks first ({plan.objective.target}, "
+        f"lambda {plan.objective.lam:g}, {plan.objective.normalise}): {number(best.estimate.arithmetic_intensity, digits=4)} FLOP/byte against "
         f"{number(base.arithmetic_intensity, digits=4)}, {_times(best.speedup)} the speed of {si(base.latency_s, 's')} "
         f"({rates_phrase(plan.hardware)})"
     )
@@ -165,8 +166,8 @@ def _plan_notes(plan: Plan) -> list[str]:
     cost = plan.cost
     notes = [
         f"proxy loss in {plan.losses.unit}: {plan.losses.caveat}",
-        f"trade-offs over all {len(plan.graph.layers)} layers are {exact}; gap: {plan.objective.target} cost above a proved "
-        "lower bound at the same proxy loss",
+        f"trade-offs over all {len(plan.graph.layers)} layers are {exact}; gap: {plan.objective.target} cost above "
+        "a proved lower bound at the same proxy loss",
     ]
     for name, calls in cost.calls.items():
         seconds = cost.seconds(calls)
@@ -191,7 +192,10 @@ def specs_report(specs: Iterable[HardwareSpec]) -> Report:
             "name": spec.name,
             "title": spec.title,
             "kind": spec.kind,
-            **{f: spec.ceiling(f) if f in spec.compute else None for f in ("fp32", "bf16", "fp16", "fp8", "int8", "int4")},
+            **{
+                f: spec.ceiling(f) if f in spec.compute else None
+                for f in ("fp32", "bf16", "fp16", "fp8", "int8", "int4")
+            },
             "bandwidth_bytes_per_s": spec.bandwidth(),
             "memory_bytes": spec.memory[0].capacity_bytes.value if spec.memory[0].capacity_bytes else None,
             "aliases": ", ".join(spec.aliases),
@@ -201,12 +205,14 @@ def specs_report(specs: Iterable[HardwareSpec]) -> Report:
     columns = (
         Column("name", "name"),
         Column("title", "machine"),
-        *(Column(f, f, lambda v: si(v), right=True) for f in ("fp32", "bf16", "fp16", "fp8", "int8", "int4")),
+        *(Column(f, f, si, right=True) for f in ("fp32", "bf16", "fp16", "fp8", "int8", "int4")),
         Column("bandwidth_bytes_per_s", "memory", lambda v: si(v, "B/s"), right=True),
         Column("memory_bytes", "size", _bytes, right=True),
         Column("aliases", "also"),
     )
-    headline = f"{len(rows)} machines; dense FLOP/s or OP/s for each format (1 MAC = 2), bandwidth of the outermost memory"
+    headline = (
+        f"{len(rows)} machines; dense FLOP/s or OP/s for each format (1 MAC = 2), bandwidth of the outermost memory"
+    )
     return Report(headline, columns, rows, [], {"schema_version": 1, "machines": rows})
 
 
@@ -216,7 +222,15 @@ def spec_report(spec: HardwareSpec) -> Report:
 
     def add(field: str, unit: str, quantity: Any) -> None:
         if quantity is not None:
-            rows.append({"field": field, "value": quantity.value, "unit": unit, "kind": quantity.kind, "source": quantity.source})
+            rows.append(
+                {
+                    "field": field,
+                    "value": quantity.value,
+                    "unit": unit,
+                    "kind": quantity.kind,
+                    "source": quantity.source,
+                }
+            )
             add(f"{field}.sustained", unit, getattr(quantity, "sustained", None))
 
     for fmt, ceiling in spec.compute.items():
@@ -228,6 +242,13 @@ def spec_report(spec: HardwareSpec) -> Report:
     add("tdp", "W", spec.tdp_w)
     for row in rows:
         row["shown"] = si(float(str(row["value"])), str(row["unit"]))
-    columns = (Column("field", "field"), Column("shown", "value", right=True), Column("kind", "kind"), Column("source", "source"))
+    columns = (
+        Column("field", "field"),
+        Column("shown", "value", right=True),
+        Column("kind", "kind"),
+        Column("source", "source"),
+    )
     notes = [spec.note] if spec.note else []
-    return Report(f"{spec.name}: {spec.title} ({spec.architecture})", columns, rows, notes, spec.model_dump(mode="json"))
+    return Report(
+        f"{spec.name}: {spec.title} ({spec.architecture})", columns, rows, notes, spec.model_dump(mode="json")
+    )

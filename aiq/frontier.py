@@ -29,7 +29,7 @@ class Frontier:
     gap: float
 
     def cheapest_within(self, loss: float) -> int:
-        """Return the index of the cheapest point whose loss is at most ``loss`` (the lowest-loss point if there is none)."""
+        """Return the index of the cheapest point whose loss is at most ``loss`` (if there is none, of the last)."""
         within = np.flatnonzero(self.losses <= loss * (1 + 1e-12))
         return int(within[0]) if len(within) else len(self.losses) - 1
 
@@ -38,7 +38,9 @@ class Frontier:
         return max(int(np.searchsorted(self.costs, cost * (1 + 1e-12), side="right")) - 1, 0)
 
 
-def pareto_frontier(costs: NDArray[np.float64], losses: NDArray[np.float64], *, max_states: int = MAX_STATES) -> Frontier:
+def pareto_frontier(
+    costs: NDArray[np.float64], losses: NDArray[np.float64], *, max_states: int = MAX_STATES
+) -> Frontier:
     """Return every non-dominated (cost, loss) over all choices of one option for each layer.
 
     The multiple-choice knapsack, solved by dominance: after each layer only partial sums that no other beats in both

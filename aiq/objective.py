@@ -33,9 +33,13 @@ class Objective:
         if self.target not in TARGETS:
             raise InputError(f"unknown target {self.target!r}: known: {', '.join(TARGETS)}. Next: choose one.")
         if self.normalise not in NORMALISATIONS:
-            raise InputError(f"unknown normalisation {self.normalise!r}: known: {', '.join(NORMALISATIONS)}. Next: choose one.")
+            raise InputError(
+                f"unknown normalisation {self.normalise!r}: known: {', '.join(NORMALISATIONS)}. Next: choose one."
+            )
         if not 0 <= self.lam <= 1:
-            raise InputError(f"lambda must lie in [0, 1], got {self.lam}. Next: 0 weighs only accuracy, 1 only the gain.")
+            raise InputError(
+                f"lambda must lie in [0, 1], got {self.lam}. Next: 0 weighs only accuracy, 1 only the gain."
+            )
 
     def merit(self, *, arithmetic_intensity: float, latency_s: float, weight_bytes: float) -> float:
         """Return what the target maximises."""

@@ -105,7 +105,9 @@ def _table(report: Report, width: int | None) -> str:
     for row in report.rows:
         table.add_row(*_cells(report, row))
     out = io.StringIO()
-    console = Console(file=out, width=width or _PIPED_WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
+    console = Console(
+        file=out, width=width or _PIPED_WIDTH, color_system=None, highlight=False, markup=False, emoji=False
+    )
     console.print(report.headline)
     console.print()
     console.print(table)
@@ -132,7 +134,9 @@ def check_writable(path: str | Path, suffixes: Sequence[str]) -> Path:
         with target.open("ab"):
             pass
     except OSError as error:
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror}. Next: choose a folder that exists and is yours.") from None
+        raise InputError(
+            f"cannot write {str(path)!r}: {error.strerror}. Next: choose a folder that exists and is yours."
+        ) from None
     if not existed:
         target.unlink()
     return target

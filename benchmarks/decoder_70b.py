@@ -6,10 +6,10 @@ import resource
 import time
 
 import torch
-from tests.networks import llama_70b
 
 import hardware_specs
 import roofline
+from tests.networks import llama_70b
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ import logging
 import torch
 from _timing import interleaved, report
 from fvcore.nn import FlopCountAnalysis
-from tests.networks import IMAGE_NETWORKS
 from torch.utils.flop_counter import FlopCounterMode
 
 import hardware_specs
 import roofline
+from tests.networks import IMAGE_NETWORKS
 
 ROUNDS = 15
 

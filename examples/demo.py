@@ -32,8 +32,8 @@ def main() -> None:
     run("roofline", "digits_cnn", "--hardware", "xeon-2vcpu", "--scheme", "w8a8", "--plot", figure)
     run("plan", "digits_cnn", "--hardware", "xeon-2vcpu", "--format", "json", save_as="digits_cnn_xeon.json")
     figure = str(OUT / "resnet20_t4.png")
-    run("roofline", "resnet20", "--hardware", "t4", "--batch", "128", "--scheme", "w8", "--plot", figure, "--format", "md",
-        save_as="resnet20_t4.md")  # fmt: skip
+    run("roofline", "resnet20", "--hardware", "t4", "--batch", "128", "--scheme", "w8", "--plot", figure, "--format",
+        "md", save_as="resnet20_t4.md")  # fmt: skip
     print(f"\nfigures: {OUT}/digits_cnn_xeon.png, {OUT}/resnet20_t4.png")
 
 

@@ -145,7 +145,11 @@ class HardwareSpec(_Frozen):
 
     def has_sustained(self) -> bool:
         """Tell whether any ceiling, bandwidth or overhead has a measured sustained rate."""
-        rated = [*self.compute.values(), *(level.bandwidth_bytes_per_s for level in self.memory), self.launch_overhead_s]
+        rated = [
+            *self.compute.values(),
+            *(level.bandwidth_bytes_per_s for level in self.memory),
+            self.launch_overhead_s,
+        ]
         return any(r.sustained for r in rated if r)
 
     def _rate(self, rated: Rated) -> float:

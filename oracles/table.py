@@ -20,9 +20,10 @@ from roofline.errors import AIQError, InputError
 class MeasuredLosses:
     """Losses of one layer quantized at a time, from a JSON or CSV file.
 
-    JSON: ``{"unit": "...", "losses": {LAYER: {FORMAT: loss}}}``. CSV: columns ``layer``, ``format``, ``loss``. A format is
-    written as in a scheme (``w8``, ``w4a8``, ``int4:g128/bf16``); ``keep`` costs 0. Negative losses (a layer that did better
-    quantized) count as 0, since noise does not buy accuracy.
+    JSON: ``{"unit": "...", "losses": {LAYER: {FORMAT: loss}}}``. CSV: columns ``layer``, ``format``, ``loss``. A
+        format is
+    written as in a scheme (``w8``, ``w4a8``, ``int4:g128/bf16``); ``keep`` costs 0. Negative losses (a layer that did
+    better quantized) count as 0, since noise does not buy accuracy.
     """
 
     name = "table"
@@ -51,7 +52,8 @@ class MeasuredLosses:
                     continue
                 if (layer, option) not in known:
                     raise AIQError(
-                        f"{self.path}: no loss for layer {layer!r} as {option}. Next: measure it, or leave it out of --formats."
+                        f"{self.path}: no loss for layer {layer!r} as {option}. "
+                        "Next: measure it, or leave it out of --formats."
                     )
                 losses[row, column] = max(known[layer, option], 0.0)
         caveat = f"losses of one layer at a time from {self.path}, added over layers: interactions are not in them"
@@ -67,11 +69,13 @@ class MeasuredLosses:
             cells = [(layer, fmt, loss) for layer, row in data["losses"].items() for fmt, loss in row.items()]
             return str(data.get("unit", "as measured")), [_entry(*cell, self.path) for cell in cells]
         except OSError as error:
-            raise AIQError(f"cannot read loss table {str(self.path)!r}: {error.strerror}. Next: check the path.") from None
+            raise AIQError(
+                f"cannot read loss table {str(self.path)!r}: {error.strerror}. Next: check the path."
+            ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise AIQError(
-                f"{self.path}: not a loss table. Next: write JSON with losses by layer and format, or CSV with the columns "
-                "layer, format, loss."
+                f"{self.path}: not a loss table. Next: write JSON with losses by layer and format, or CSV with the "
+                "columns layer, format, loss."
             ) from None
 
 

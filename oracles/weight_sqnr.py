@@ -21,7 +21,8 @@ _CLIP_SIGMAS = np.linspace(1.0, 6.0, 101)
 class WeightSqnr:
     """Weight signal-to-quantization-noise.
 
-    The loss of a layer is 100 · (‖w − q(w)‖² / ‖w‖²), plus the same ratio of a Gaussian activation quantized at its best
+    The loss of a layer is 100 · (‖w − q(w)‖² / ‖w‖²), plus the same ratio of a Gaussian activation quantized at its
+    best
     clipping where activations are quantized: percent of signal power. Independent noise adds over layers, so the sum
     estimates the noise at the output. It knows neither the data nor what the network makes of noise: a proxy that
     orders schemes, not an accuracy.
@@ -39,7 +40,7 @@ class WeightSqnr:
         Raises:
             AIQError: A weight has no values (on ``meta``) or holds NaN or infinity.
         """
-        tensors = dict(model.module.named_parameters(remove_duplicate=False))
+        tensors: dict[str, torch.Tensor] = dict(model.module.named_parameters(remove_duplicate=False))
         tensors.update(model.module.named_buffers(remove_duplicate=False))
         owned_by = graph.weight_elements()
         losses = np.zeros((len(options), max(map(len, options.values()))))
@@ -63,7 +64,9 @@ class WeightSqnr:
 
 def _checked(weight: torch.Tensor, name: str) -> torch.Tensor:
     if weight.is_meta:
-        raise AIQError(f"weight {name!r} is on meta: it has no values to measure. Next: build the model with its weights.")
+        raise AIQError(
+            f"weight {name!r} is on meta: it has no values to measure. Next: build the model with its weights."
+        )
     if weight.is_floating_point() and not torch.isfinite(weight).all():
         raise AIQError(f"weight {name!r} holds NaN or infinity. Next: check the checkpoint.")
     return weight

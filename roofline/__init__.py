@@ -1,12 +1,13 @@
-"""Analytical roofline model: a model's operator graph, a machine and a scheme in; bound and latency of each layer out."""
+"""Analytical roofline model: a model's operator graph, a machine and a scheme in; each layer's bound and latency out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from roofline.estimate import GraphEstimate, LayerEstimate, Transition, estimate
+from roofline.estimate import estimate
 from roofline.graph import Op, OpGraph, TensorSpec
 from roofline.precision import LayerPrecision, Precision
+from roofline.result import GraphEstimate, LayerEstimate, Transition
 from roofline.scheme import Rule, Scheme
 from roofline.table import CostTable, SchemeScores
 from roofline.traffic import TRAFFIC_MODELS
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from roofline.frontends._trace import trace
 
 __all__ = [
+    "TRAFFIC_MODELS",
     "CostTable",
     "GraphEstimate",
     "LayerEstimate",
@@ -25,7 +27,6 @@ __all__ = [
     "Rule",
     "Scheme",
     "SchemeScores",
-    "TRAFFIC_MODELS",
     "TensorSpec",
     "Transition",
     "estimate",

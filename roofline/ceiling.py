@@ -19,6 +19,7 @@ _WIDER: dict[str, tuple[str, ...]] = {
     "fp32": (),
     "fp64": (),
 }
+_FLOATS = ("fp8", "fp16", "bf16", "tf32", "fp32", "fp64")
 _VECTOR_ORDER = ("fp32", "bf16", "fp16")
 
 
@@ -35,11 +36,12 @@ def choose_ceiling(weights: Precision, activations: Precision, hardware: Hardwar
 
     1. Operands: two integers compute at the wider width (≤ 4 bits: int4, ≤ 8: int8, above: fp32); an integer beside a
        float is widened to the float (weight-only formats lower bytes, not FLOP/s); two floats meet at the wider.
-    2. Kernels: without a ceiling for that format, or with a faster one for a wider format that holds its values exactly,
-       the layer is widened. This is a bound: no kernel is assumed slower than a wider one.
+    2. Kernels: without a ceiling for that format, or with a faster one for a wider format that holds its values
+       exactly, the layer is widened. This is a bound: no kernel is assumed slower than a wider one.
 
     Raises:
-        MissingCeilingError: Neither the format nor a wider one has a ceiling on this machine; the text lists those it has.
+        MissingCeilingError: Neither the format nor a wider one has a ceiling on this machine; the text lists those it
+            has.
     """
     wanted, reason = _operand_format(weights, activations)
     candidates = [f for f in (wanted, *_WIDER[wanted]) if f in hardware.compute]
@@ -47,7 +49,8 @@ def choose_ceiling(weights: Precision, activations: Precision, hardware: Hardwar
         wider = ", ".join(_WIDER[wanted]) or "no wider format"
         raise MissingCeilingError(
             f"{hardware.name} states no {wanted} ceiling and none that could stand in ({wider}): it has "
-            f"{', '.join(hardware.compute)}. Next: choose one of these formats, or add [compute.{wanted}] with its source."
+            f"{', '.join(hardware.compute)}. Next: choose one of these formats, or add "
+            f"[compute.{wanted}] with its source."
         )
     best = max(candidates, key=hardware.ceiling)
     if best != wanted:
@@ -88,9 +91,11 @@ def _operand_format(weights: Precision, activations: Precision) -> tuple[str, st
             return first, ""
         if {first, second} == {"fp16", "bf16"}:
             return "fp32", "fp16 and bf16 meet in fp32"
-        wider = max((first, second), key=lambda f: ("fp8", "fp16", "bf16", "tf32", "fp32", "fp64").index(f))
+        wider = max((first, second), key=_FLOATS.index)
         return wider, f"{first} weights and {second} activations compute in {wider}"
-    integer, floating, side = (weights, activations, "weights") if activations.is_float else (activations, weights, "activations")
+    integer, floating, side = (
+        (weights, activations, "weights") if activations.is_float else (activations, weights, "activations")
+    )
     return _family(floating), f"{side} {integer.name} are widened to {floating.name}, the other operand's format"
 
 

@@ -176,7 +176,8 @@ class OpGraph:
         return iter(self.ops)
 
     def __repr__(self) -> str:
-        return f"OpGraph({self.model!r}, {len(self.ops)} ops, {len(self.layers)} layers, {self.macs:,} MACs, batch {self.batch})"
+        size = f"{len(self.ops)} ops, {len(self.layers)} layers, {self.macs:,} MACs"
+        return f"OpGraph({self.model!r}, {size}, batch {self.batch})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the graph as plain data (raw numbers at the traced batch)."""
@@ -200,7 +201,13 @@ class OpGraph:
                     "note": op.note,
                     "inputs": sorted({p for t in op.tensors for p in t.producers}),
                     "tensors": [
-                        {"role": t.role, "shape": list(t.shape), "elements": t.elements, "dtype": t.dtype, "name": t.name}
+                        {
+                            "role": t.role,
+                            "shape": list(t.shape),
+                            "elements": t.elements,
+                            "dtype": t.dtype,
+                            "name": t.name,
+                        }
                         for t in op.tensors
                     ],
                 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from roofline.errors import PrecisionError
 
@@ -101,13 +102,14 @@ class Precision:
         return cls(name, int(width[1]), **_options(text, options, int(width[1])))
 
 
-def _options(text: str, options: list[str], bits: int) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _options(text: str, options: list[str], bits: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for option in options:
         match = _OPTION.fullmatch(option)
         if not match:
             raise PrecisionError(
-                f"precision {text!r}: unknown option {option!r}: known: gN, c, sN, zN. Next: write for instance int4:g128."
+                f"precision {text!r}: unknown option {option!r}: known: gN, c, sN, zN. "
+                "Next: write for instance int4:g128."
             )
         letter, number = match[1], int(match[2] or 0)
         if letter == "z":
@@ -117,7 +119,9 @@ def _options(text: str, options: list[str], bits: int) -> dict[str, int]:
         elif letter != "c" and number:
             found["group_size" if letter == "g" else "scale_bits"] = number
         else:
-            raise PrecisionError(f"precision {text!r}: option {option!r} needs a number above 0 (c: none). Next: mend it.")
+            raise PrecisionError(
+                f"precision {text!r}: option {option!r} needs a number above 0 (c: none). Next: mend it."
+            )
     if "group_size" in found and "per_channel" in found:
         raise PrecisionError(f"precision {text!r}: choose :g or :c, not both. Next: drop one.")
     return found
@@ -152,13 +156,16 @@ class LayerPrecision:
         if activations is None:
             return short
         plain = activations == Precision(activations.name, activations.bits)
-        return f"{short}a{activations.bits}" if plain and not activations.is_float and activations.bits < 16 else str(self)
+        return (
+            f"{short}a{activations.bits}" if plain and not activations.is_float and activations.bits < 16 else str(self)
+        )
 
     @classmethod
     def parse(cls, text: str) -> LayerPrecision:
         """Read a layer's formats.
 
-        ``keep``; a format for both (``fp16``); ``WEIGHTS/ACTIVATIONS`` (``int4:g128/bf16``, either may be ``keep``); or a
+        ``keep``; a format for both (``fp16``); ``WEIGHTS/ACTIVATIONS`` (``int4:g128/bf16``, either may be ``keep``);
+        or a
         shorthand ``wB[:options][aB]``: ``w8`` (weights INT8), ``w4:g128``, ``w8a8``, ``w4a8``. In a shorthand 16 and 32
         mean fp16 and fp32, other widths integers.
 

@@ -22,7 +22,8 @@ SCHEME_VERSION = 1
 class Rule:
     """One line of a scheme: layers that match ``pattern`` take ``precision``.
 
-    ``pattern`` is a layer's name, a glob (``layer1.*``) or ``re:`` and a regular expression that must match whole names.
+    ``pattern`` is a layer's name, a glob (``layer1.*``) or ``re:`` and a regular expression that must match whole
+    names.
     """
 
     pattern: str
@@ -52,7 +53,9 @@ class Scheme:
     rules: tuple[Rule, ...] = ()
     name: str = ""
 
-    def resolve(self, layers: Sequence[str], *, keep_weights: Iterable[str] = (), known: Iterable[str] = ()) -> dict[str, LayerPrecision]:
+    def resolve(
+        self, layers: Sequence[str], *, keep_weights: Iterable[str] = (), known: Iterable[str] = ()
+    ) -> dict[str, LayerPrecision]:
         """Return the formats of every layer.
 
         Args:
@@ -106,7 +109,9 @@ class Scheme:
         """
         extra = set(data) - {"version", "default", "rules"}
         if extra:
-            raise SchemeError(f"{origin}: unknown key {sorted(extra)[0]!r}: known: version, default, rules. Next: mend it.")
+            raise SchemeError(
+                f"{origin}: unknown key {sorted(extra)[0]!r}: known: version, default, rules. Next: mend it."
+            )
         if data.get("version", SCHEME_VERSION) != SCHEME_VERSION:
             raise SchemeError(f"{origin}: version {data['version']!r}, known: {SCHEME_VERSION}. Next: write it anew.")
         rules = data.get("rules", [])
@@ -136,7 +141,9 @@ class Scheme:
         for part in rules:
             pattern, equals, precision = part.rpartition("=")
             if not equals or not pattern:
-                raise SchemeError(f"scheme {text!r}: {part!r} is not LAYER=PRECISION. Next: write for instance w4,conv1=keep.")
+                raise SchemeError(
+                    f"scheme {text!r}: {part!r} is not LAYER=PRECISION. Next: write for instance w4,conv1=keep."
+                )
             parsed.append(_rule({"layers": pattern.strip(), "precision": precision}, f"scheme {text!r}"))
         return cls(LayerPrecision.parse(default), tuple(parsed), text)
 
@@ -146,7 +153,9 @@ class Scheme:
             text = path.read_text("utf-8")
             data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         except OSError as error:
-            raise SchemeError(f"cannot read scheme file {str(path)!r}: {error.strerror}. Next: check the path.") from None
+            raise SchemeError(
+                f"cannot read scheme file {str(path)!r}: {error.strerror}. Next: check the path."
+            ) from None
         except ValueError as error:
             raise SchemeError(f"{path}: malformed {path.suffix[1:].upper()}: {error}. Next: mend it there.") from None
         if not isinstance(data, dict):
@@ -156,12 +165,16 @@ class Scheme:
 
 def _rule(data: Any, origin: str) -> Rule:
     if not isinstance(data, dict) or set(data) != {"layers", "precision"} or not isinstance(data["layers"], str):
-        raise SchemeError(f"{origin}: needs exactly the keys layers and precision. Next: write layers = 'conv1', precision = 'w8'.")
+        raise SchemeError(
+            f"{origin}: needs exactly the keys layers and precision. Next: write layers = 'conv1', precision = 'w8'."
+        )
     if data["layers"].startswith("re:"):
         try:
             re.compile(data["layers"][3:])
         except re.error as error:
-            raise SchemeError(f"{origin}: {data['layers']!r} is no regular expression: {error}. Next: mend it.") from None
+            raise SchemeError(
+                f"{origin}: {data['layers']!r} is no regular expression: {error}. Next: mend it."
+            ) from None
     return Rule(data["layers"], _layer_precision(data["precision"], origin))
 
 

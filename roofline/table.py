@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from hardware_specs import HardwareSpec
 from roofline.errors import InputError
-from roofline.estimate import Pricing
 from roofline.graph import OpGraph
 from roofline.precision import LayerPrecision
+from roofline.pricing import Pricing
 from roofline.scheme import Rule, Scheme, matches
 from roofline.traffic import Traffic, build_rows
 
@@ -69,7 +69,9 @@ class CostTable:
         traffic: Traffic | str = "fused",
     ) -> None:
         if not graph.layers:
-            raise InputError(f"{graph.model} has no layer with weights: there is nothing to choose. Next: check the model.")
+            raise InputError(
+                f"{graph.model} has no layer with weights: there is nothing to choose. Next: check the model."
+            )
         rows = build_rows(graph, traffic=traffic, batch=graph.batch if batch is None else batch)
         self.pricing = Pricing(graph, hardware, rows, traffic)
         self.layers = graph.layers
@@ -134,7 +136,9 @@ class CostTable:
         moved, weights, seconds = np.empty(count), np.empty(count), np.empty(count)
         for start in range(0, count, _CHUNK):
             part = slice(start, min(start + _CHUNK, count))
-            self._score_chunk(np.ascontiguousarray(choice[part].T, dtype=np.intp), moved[part], weights[part], seconds[part])
+            self._score_chunk(
+                np.ascontiguousarray(choice[part].T, dtype=np.intp), moved[part], weights[part], seconds[part]
+            )
         return SchemeScores(moved, weights, seconds, self.flops)
 
     def _score_chunk(

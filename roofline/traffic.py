@@ -7,7 +7,8 @@
     Every op reads its inputs and writes its outputs in the outermost memory, as eager execution does at worst.
 ``fused``
     Element-wise tails and normalisations run inside the op that produced their input; each tensor that leaves such a
-    group is written once and read by each consumer, from the innermost memory level that holds the consumer's working set.
+    group is written once and read by each consumer, from the innermost memory level that holds the consumer's working
+    set.
 """
 
 from __future__ import annotations
@@ -121,7 +122,15 @@ def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: i
                 sources[producer] = sources.get(producer, 0) + _scaled(tensor, graph.batch, batch)
         anchor = lead.layer if lead.weighted else next((rows[s].anchor for s in sources if s < index), first_layer)
         moved = tuple(
-            Moved(t.role, _scaled(t, graph.batch, batch), t.bits, t.dtype, t.is_float, _channels(t, graph.batch, batch), reusable)
+            Moved(
+                t.role,
+                _scaled(t, graph.batch, batch),
+                t.bits,
+                t.dtype,
+                t.is_float,
+                _channels(t, graph.batch, batch),
+                reusable,
+            )
             for t, reusable in ((t, traffic == "fused" and _stays(t, group, graph)) for t in tensors)
         )
         grow = lambda op, n: n * batch // graph.batch if op.batched else n  # noqa: E731
@@ -150,9 +159,7 @@ def _read_outside(graph: OpGraph, row_of: dict[int, int]) -> set[int]:
             for producer in tensor.producers:
                 readers.setdefault(producer, set()).add(row_of[op.index])
     return {
-        op.index
-        for op in graph
-        if op.index in graph.outputs or readers.get(op.index, {None}) != {row_of[op.index]}
+        op.index for op in graph if op.index in graph.outputs or readers.get(op.index, {None}) != {row_of[op.index]}
     }
 
 

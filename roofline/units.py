@@ -8,7 +8,7 @@ _PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"
 
 
 def si(value: float, unit: str = "", *, digits: int = 3) -> str:
-    """Format with an SI prefix: ``si(8.141e12, "FLOP/s") == "8.14 TFLOP/s"``; bytes are decimal, as datasheets write them."""
+    """Format with a decimal SI prefix: ``si(8.141e12, "FLOP/s") == "8.14 TFLOP/s"``."""
     if not isfinite(value):
         return "–"
     if value == 0:

@@ -23,30 +23,39 @@ class Work(NamedTuple):
 
 Formula = Callable[[Sequence[Any], dict[str, Any], Any], Work]
 
-FREE = frozenset(
-    "empty empty_like empty_strided new_empty new_empty_strided empty_permuted alias detach detach_ lift lift_fresh "
-    "dropout dropout_ alpha_dropout feature_dropout native_dropout resolve_conj resolve_neg _local_scalar_dense item size "
-    "sym_size sym_stride sym_numel dim stride is_same_size set_ resize_ data device numel _assert_async _assert_tensor_metadata "
-    "is_nonzero equal unsafe_split unsafe_chunk unsafe_split_with_sizes _unsafe_view _reshape_alias".split()
-)
-COPY = frozenset(
-    "cat concat concatenate stack hstack vstack clone copy copy_ _to_copy to contiguous index index_select gather scatter "
-    "scatter_ index_put index_put_ _unsafe_index roll flip repeat repeat_interleave pad constant_pad_nd reflection_pad1d "
-    "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d tril triu pixel_shuffle "
-    "pixel_unshuffle channel_shuffle im2col col2im unfold_copy slice_scatter select_scatter index_add index_add_ "
-    "index_copy index_copy_ take take_along_dim tile rot90 expand_copy view_copy permute_copy nonzero masked_select "
-    "slice_copy select_copy _reshape_copy unfold masked_scatter".split()
-)
-FILL = frozenset(
-    "zeros ones full arange zeros_like ones_like full_like new_zeros new_ones new_full eye linspace scalar_tensor fill fill_ "
-    "zero_ rand randn randint rand_like randn_like tril_indices triu_indices uniform_ normal_ _efficientzerotensor".split()
-)
-REDUCTION = frozenset(
-    "sum mean amax amin max min argmax argmin prod any all std var var_mean std_mean norm linalg_vector_norm logsumexp "
-    "cumsum cumprod logcumsumexp cummax cummin topk sort argsort nansum count_nonzero median bincount cumsum_ "
-    "cosine_similarity searchsorted bucketize one_hot aminmax".split()
-)
-ELEMENTWISE = frozenset("masked_fill masked_fill_ gelu silu mish softplus _prelu_kernel prelu hardswish hardsigmoid lerp glu".split())
+_FREE_NAMES = """
+empty empty_like empty_strided new_empty new_empty_strided empty_permuted alias detach detach_ lift lift_fresh
+dropout dropout_ alpha_dropout feature_dropout native_dropout resolve_conj resolve_neg _local_scalar_dense item
+size sym_size sym_stride sym_numel dim stride is_same_size set_ resize_ data device numel _assert_async
+_assert_tensor_metadata is_nonzero equal unsafe_split unsafe_chunk unsafe_split_with_sizes _unsafe_view
+_reshape_alias
+"""
+_COPY_NAMES = """
+cat concat concatenate stack hstack vstack clone copy copy_ _to_copy to contiguous index index_select gather
+scatter scatter_ index_put index_put_ _unsafe_index roll flip repeat repeat_interleave pad constant_pad_nd
+reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d tril
+triu pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im unfold_copy slice_scatter select_scatter
+index_add index_add_ index_copy index_copy_ take take_along_dim tile rot90 expand_copy view_copy permute_copy
+nonzero masked_select slice_copy select_copy _reshape_copy unfold masked_scatter
+"""
+_FILL_NAMES = """
+zeros ones full arange zeros_like ones_like full_like new_zeros new_ones new_full eye linspace scalar_tensor
+fill fill_ zero_ rand randn randint rand_like randn_like tril_indices triu_indices uniform_ normal_
+_efficientzerotensor
+"""
+_REDUCTION_NAMES = """
+sum mean amax amin max min argmax argmin prod any all std var var_mean std_mean norm linalg_vector_norm
+logsumexp cumsum cumprod logcumsumexp cummax cummin topk sort argsort nansum count_nonzero median bincount
+cumsum_ cosine_similarity searchsorted bucketize one_hot aminmax
+"""
+_ELEMENTWISE_NAMES = """
+masked_fill masked_fill_ gelu silu mish softplus _prelu_kernel prelu hardswish hardsigmoid lerp glu
+"""
+FREE = frozenset(_FREE_NAMES.split())
+COPY = frozenset(_COPY_NAMES.split())
+FILL = frozenset(_FILL_NAMES.split())
+REDUCTION = frozenset(_REDUCTION_NAMES.split())
+ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 
 
 def shape(tensor: Any) -> tuple[int, ...]:

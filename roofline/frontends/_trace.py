@@ -24,9 +24,11 @@ def trace(
 ) -> OpGraph:
     """Record every aten operator that eager PyTorch runs for one forward pass in evaluation mode.
 
-    Nothing is computed: parameters, inputs and factories are replaced by ``meta`` tensors as they meet an operator, so a
+    Nothing is computed: parameters, inputs and factories are replaced by ``meta`` tensors as they meet an operator,
+    so a
     model of any size, with weights in memory or on ``meta``, costs shapes only. Where ``forward`` asks for values (a
-    branch on data), the real tensors are run instead and ``OpGraph.notes`` says so.
+    branch on data), the real tensors are run instead (an example on ``meta`` counts as zeros) and ``OpGraph.notes``
+    says so.
 
     Args:
         model: The module; it is left as it was.
@@ -42,7 +44,9 @@ def trace(
     title = name or type(model).__name__
     first = next(tensors_in(_arguments(example_input)), None)
     if first is None:
-        raise TraceError(f"{title}: the example input holds no tensor. Next: pass a tensor, a tuple or a dict of tensors.")
+        raise TraceError(
+            f"{title}: the example input holds no tensor. Next: pass a tensor, a tuple or a dict of tensors."
+        )
     notes: tuple[str, ...] = ()
     tracer = outputs = None
     if not real:
@@ -77,7 +81,7 @@ def _arguments(example: Any) -> Any:
 def _run(model: torch.nn.Module, example: Any, *, real: bool) -> tuple[Tracer, Any]:
     with _evaluating(model), torch.inference_mode():
         tracer = Tracer(model, real=real)
-        inputs = example if real else tree_map(tracer.to_meta, example)
+        inputs = tree_map(_with_values if real else tracer.to_meta, example)
         tracer.declare_inputs(_arguments(inputs))
         with tracer.watching():
             if isinstance(inputs, dict):
@@ -87,6 +91,11 @@ def _run(model: torch.nn.Module, example: Any, *, real: bool) -> tuple[Tracer, A
             else:
                 out = model(inputs)
     return tracer, _plain(out)
+
+
+def _with_values(value: Any) -> Any:
+    """Give a tensor that has no values zeros, for a run on real tensors."""
+    return torch.zeros_like(value, device="cpu") if isinstance(value, torch.Tensor) and value.is_meta else value
 
 
 def _plain(out: Any) -> Any:
@@ -135,5 +144,14 @@ def _named(records: list[Record]) -> Iterator[Op]:
             name = f"{name}#{used[name]}"
         work = record.work
         yield Op(
-            index, name, work.kind, layer, record.target, work.macs, work.vector_flops, record.tensors, record.batched, work.note
+            index,
+            name,
+            work.kind,
+            layer,
+            record.target,
+            work.macs,
+            work.vector_flops,
+            record.tensors,
+            record.batched,
+            work.note,
         )

@@ -139,7 +139,9 @@ class Tracer(TorchDispatchMode):
         key = id(tensor)
         found = self._meta.get(key)
         if found is None:
-            found = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+            # A view of a normal tensor must be a normal tensor, so its stand-in cannot be an inference tensor.
+            with torch.inference_mode(False):
+                found = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
             self._meta[key] = found
             self._alive.append(tensor)
             if key in self._names:
@@ -273,7 +275,9 @@ class Tracer(TorchDispatchMode):
         param = self._params.get(key)
         if param is None:
             writers = self._writers.get(key, ())
-            return TensorSpec("input", shape, elements, name, bits, is_float, key in self._batched, producers=writers), key
+            return TensorSpec(
+                "input", shape, elements, name, bits, is_float, key in self._batched, producers=writers
+            ), key
         names, is_buffer, stored = param
         self.parameters[names[0]] = (stored.numel(), bits)
         if work.kind not in _WEIGHT_KINDS or len(shape) < 2:

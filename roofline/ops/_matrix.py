@@ -11,8 +11,8 @@ Shape = Sequence[int]
 def conv_macs(output: Shape, weight: Shape) -> int:
     """Count a convolution, grouped and depthwise included.
 
-    ``out[N, Cout, *O] = x[N, Cin, *I] ⋆ w[Cout, Cin/groups, *K]``: N · Cout · ΠO · Cin/groups · ΠK. The groups are in the
-    weight's shape; stride, padding and dilation are in the output's.
+    ``out[N, Cout, *O] = x[N, Cin, *I] ⋆ w[Cout, Cin/groups, *K]``: N · Cout · ΠO · Cin/groups · ΠK. The groups are in
+    the weight's shape; stride, padding and dilation are in the output's.
 
     Args:
         output: Shape of the output, batch first.

@@ -27,15 +27,15 @@ def softmax_flops(output: Shape) -> int:
 
 
 def attention_softmax_flops(query: Shape, key: Shape) -> int:
-    """Count the softmax inside attention over the scores ``[..., Hq, M, N]``, and their scaling: six FLOPs per score."""
+    """Count softmax and scaling of attention scores ``[..., Hq, M, N]``: six FLOPs per score."""
     return 6 * prod(query[:-1]) * key[-2]
 
 
 def norm_flops(kind: str, output: Shape) -> int:
     """Count a normalisation at inference.
 
-    Per value: batch norm 2 (its statistics are constants: scale and shift); layer and group norm 7 (sum; subtract, square
-    and sum; scale; affine); RMS norm 4 (square and sum; scale; weight).
+    Per value: batch norm 2 (its statistics are constants: scale and shift); layer and group norm 7 (sum; subtract,
+    square and sum; scale; affine); RMS norm 4 (square and sum; scale; weight).
 
     Source: Ioffe and Szegedy, arXiv 1502.03167; Ba et al., arXiv 1607.06450; Zhang and Sennrich, arXiv 1910.07467.
     """
@@ -48,7 +48,7 @@ def pool_flops(output: Shape, window: int) -> int:
 
 
 def interpolate_flops(mode: str, output: Shape) -> int:
-    """Count an interpolation of ``t`` taps per output value: t multiplications and t − 1 additions; nearest is a copy."""
+    """Count an interpolation of t taps per output value: t products and t − 1 additions; nearest is a copy."""
     taps = _INTERPOLATION_TAPS[mode]
     return (2 * taps - 1) * prod(output) if taps > 1 else 0
 

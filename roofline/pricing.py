@@ -1,0 +1,168 @@
+"""The cost of one row in given formats on one machine: what an estimate and a table of schemes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from hardware_specs import HardwareSpec
+from roofline.ceiling import CeilingChoice, choose_ceiling, vector_ceiling
+from roofline.graph import MATRIX_KINDS, OpGraph
+from roofline.precision import FLOAT_BITS, LayerPrecision, Precision
+from roofline.result import LayerEstimate, Transition
+from roofline.traffic import Moved, Row
+
+
+class Pricing:
+    """The cost of rows on one machine under any formats: what an estimate and a table of schemes share."""
+
+    def __init__(self, graph: OpGraph, hardware: HardwareSpec, rows: Sequence[Row], traffic: str) -> None:
+        self.hardware = hardware
+        self.rows = rows
+        self.traffic = traffic
+        self.scales = traffic != "paper"
+        self.level_names = tuple(level.name for level in hardware.memory)
+        self.bandwidths = tuple(hardware.bandwidth(i) for i in range(len(hardware.memory)))
+        self.capacities = tuple(
+            level.capacity_bytes.value if level.capacity_bytes else float("inf") for level in hardware.memory
+        )
+        self.vector = vector_ceiling(hardware)
+        self._weights = graph.weight_elements()
+        self._ceilings: dict[tuple[Precision, Precision], CeilingChoice] = {}
+        self.rows_by_anchor: dict[str, list[int]] = {layer: [] for layer in graph.layers}
+        for index, row in enumerate(rows):
+            self.rows_by_anchor.setdefault(row.anchor, []).append(index)
+        native = [
+            sum(_bytes(m, LayerPrecision(), scales=False) for m in row.moved if m.role != "weight") for row in rows
+        ]
+        self._peak_activations = max(native, default=0)
+
+    def stored_bytes(self, layer: str, formats: LayerPrecision) -> int:
+        """Bytes that a layer's weights take in memory."""
+        total = 0
+        for spec in self._weights[layer].values():
+            precision = formats.weights if formats.weights and spec.is_float else Precision(spec.dtype, spec.bits)
+            rows = spec.stored // (spec.elements // spec.channels) if spec.elements else 1
+            total += -(-precision.stored_bits(spec.stored, max(rows, 1), scales=self.scales) // 8)
+        return total
+
+    def weight_level(self, weight_bytes: float) -> int:
+        """Memory level that keeps all weights from one pass to the next, beside the largest row's activations."""
+        if self.traffic != "fused":
+            return 0
+        return self._innermost(weight_bytes + self._peak_activations)
+
+    def _innermost(self, working_set: float) -> int:
+        found = 0
+        for index in range(1, len(self.capacities)):
+            if self.capacities[index] >= working_set:
+                found = index
+        return found
+
+    def price(self, row: Row, formats: LayerPrecision, weight_level: int) -> LayerEstimate:
+        """Price one row in the given formats, with weights kept in memory level ``weight_level``."""
+        by_role: dict[str, int] = {}
+        sizes = []
+        for moved in row.moved:
+            size = _bytes(moved, formats, scales=self.scales)
+            by_role[moved.role] = by_role.get(moved.role, 0) + size
+            sizes.append(size)
+        crossing = [0] * len(self.level_names)
+        inner = self._innermost(sum(sizes)) if self.traffic == "fused" else 0
+        for moved, size in zip(row.moved, sizes, strict=True):
+            if moved.role in {"weight", "parameter", "state"}:
+                crossing[weight_level] += size
+            else:
+                crossing[inner if moved.reusable else 0] += size
+        for index in range(1, len(crossing)):
+            crossing[index] += crossing[index - 1]
+        ceiling = self._ceiling(row, formats)
+        flops = 2 * row.macs
+        seconds = {"compute": max(flops / ceiling.flops_per_s, row.vector_flops / self.vector.flops_per_s)}
+        for name, moved_bytes, bandwidth in zip(self.level_names, crossing, self.bandwidths, strict=True):
+            seconds[name] = moved_bytes / bandwidth
+        seconds["overhead"] = self.hardware.overhead_s
+        notes = "; ".join(filter(None, (ceiling.reason, row.note)))
+        return LayerEstimate(
+            row.name,
+            row.kind,
+            row.layer,
+            row.members,
+            row.macs,
+            flops + row.vector_flops,
+            by_role,
+            dict(zip(self.level_names, crossing, strict=True)),
+            seconds,
+            str(formats) if row.weighted else f"-/{formats.activations or 'keep'}",
+            ceiling,
+            self.bandwidths,
+            notes,
+        )
+
+    def _ceiling(self, row: Row, formats: LayerPrecision) -> CeilingChoice:
+        if row.kind not in MATRIX_KINDS or not row.macs:
+            return self.vector
+        activations = formats.activations or _native(row, "input")
+        weights = (formats.weights or _native(row, "weight")) if row.weighted else activations
+        key = (weights, activations)
+        if key not in self._ceilings:
+            self._ceilings[key] = choose_ceiling(weights, activations, self.hardware)
+        return self._ceilings[key]
+
+    def transitions(self, formats: Sequence[LayerPrecision]) -> list[Transition]:
+        """List the tensors that change format between two rows, ordered by the layers whose formats meet."""
+        if self.traffic == "paper":
+            return []
+        found = (self.transition(p, c, elements, formats[p], formats[c]) for p, c, elements in self.edges)
+        return [transition for transition in found if transition]
+
+    def transition(
+        self, producer: int, consumer: int, elements: int, source: LayerPrecision, target: LayerPrecision
+    ) -> Transition | None:
+        """Return what passing a tensor between two rows costs, or ``None`` where their formats agree."""
+        written, read = self._activations(producer, source), self._activations(consumer, target)
+        if written.name == read.name:
+            return None
+        names = self.rows[producer].name, self.rows[consumer].name
+        if self.traffic != "unfused":
+            return Transition(*names, elements, str(written), str(read), 0, 0.0)
+        size = -(-elements * written.bits // 8) + -(-elements * read.bits // 8)
+        return Transition(
+            *names, elements, str(written), str(read), size, max(size / self.bandwidths[0], self.hardware.overhead_s)
+        )
+
+    @cached_property
+    def edges(self) -> list[tuple[int, int, int]]:
+        """Row pairs that pass a floating-point tensor, with its elements, ordered by the pair of layers they follow."""
+        order = {layer: i for i, layer in enumerate(self.rows_by_anchor)}
+        found = [(p, c, n) for c, row in enumerate(self.rows) for p, n in row.sources if row.moved and self._floats(p)]
+        return sorted(found, key=lambda e: (order[self.rows[e[0]].anchor], order[self.rows[e[1]].anchor], e[1], e[0]))
+
+    def _floats(self, row: int) -> bool:
+        return any(m.role == "output" and m.is_float for m in self.rows[row].moved)
+
+    def _activations(self, row: int, formats: LayerPrecision) -> Precision:
+        return formats.activations or _native(self.rows[row], "output")
+
+
+def _native(row: Row, role: str) -> Precision:
+    """Return the traced format of the row's first floating-point tensor of a role (of any, where the role has none)."""
+    candidates = [m for m in row.moved if m.role == role] or list(row.moved)
+    best = next((m for m in candidates if m.is_float), candidates[0])
+    name = {"uint8": "int8"}.get(best.dtype, best.dtype)
+    return Precision(name, FLOAT_BITS.get(name, best.bits))
+
+
+def _bytes(moved: Moved, formats: LayerPrecision, *, scales: bool) -> int:
+    """Bytes of one tensor: weights and activations in their formats, the rest never below 16-bit floats."""
+    precision = None
+    if moved.is_float:
+        if moved.role == "weight":
+            precision = formats.weights
+        elif moved.role in {"input", "output"} or (
+            formats.activations and formats.activations.is_float and formats.activations.bits >= 16
+        ):
+            precision = formats.activations
+    if precision is None:
+        return -(-moved.elements * moved.bits // 8)
+    return -(-precision.stored_bits(moved.elements, max(moved.channels, 1), scales=scales) // 8)

@@ -1,0 +1,240 @@
+"""What an estimate returns: rows, format transitions and totals, frozen; the bound is derived, never stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hardware_specs import HardwareSpec
+from roofline.ceiling import CeilingChoice
+from roofline.graph import OpGraph
+from roofline.scheme import Scheme
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerEstimate:
+    """One row: what it computes and moves, and how long each resource needs for it.
+
+    Attributes:
+        name: Row name (see ``roofline.traffic.Row``).
+        kind: Op kind of the leading op.
+        layer: Module that a scheme's pattern names.
+        members: Ops folded into the row.
+        macs: Multiply-accumulates.
+        flops: 2 · macs + element-wise and reduction FLOPs.
+        bytes_by_role: Bytes moved as weight, parameter, state, input and output.
+        bytes_by_level: Bytes that cross each memory level, outermost first.
+        seconds: Seconds of each resource alone: ``compute``, each memory level, ``overhead``.
+        precision: Formats of weights and activations.
+        ceiling: Compute ceiling the row runs on.
+        bandwidths: Bandwidth of each memory level in bytes/s, outermost first.
+        reason: Why the ceiling is not that of the stored format; further notes.
+    """
+
+    name: str
+    kind: str
+    layer: str
+    members: tuple[str, ...]
+    macs: int
+    flops: int
+    bytes_by_role: dict[str, int]
+    bytes_by_level: dict[str, int]
+    seconds: dict[str, float]
+    precision: str
+    ceiling: CeilingChoice
+    bandwidths: tuple[float, ...]
+    reason: str = ""
+
+    @cached_property
+    def bytes(self) -> int:
+        """Bytes read and written, wherever they come from."""
+        return sum(self.bytes_by_role.values())
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """FLOPs per byte read or written."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @cached_property
+    def latency_s(self) -> float:
+        """Time of the slowest resource in seconds."""
+        return max(self.seconds.values())
+
+    @cached_property
+    def resource(self) -> str:
+        """The slowest resource: ``compute``, a memory level, or ``overhead``."""
+        return max(self.seconds, key=self.seconds.__getitem__)
+
+    @property
+    def bound(self) -> str:
+        """``compute``, ``memory`` or ``overhead``."""
+        return self.resource if self.resource in {"compute", "overhead"} else "memory"
+
+    @property
+    def level(self) -> str | None:
+        """The memory level that binds, where memory does."""
+        return self.resource if self.bound == "memory" else None
+
+    @property
+    def ridge(self) -> float:
+        """FLOP/byte at which the row's ceiling meets the memory level that binds (the outermost where none does)."""
+        levels = list(self.bytes_by_level)
+        return self.ceiling.flops_per_s / self.bandwidths[levels.index(self.resource) if self.level else 0]
+
+    @property
+    def headroom(self) -> float | None:
+        """How many times faster the row would be were its bound resource free; ``None`` if nothing else takes time."""
+        rest = [s for name, s in self.seconds.items() if name != self.resource]
+        return self.latency_s / max(rest) if max(rest, default=0.0) > 0 else None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A tensor whose producer writes another format than its consumer reads.
+
+    In ``unfused`` traffic it is an op of its own, which reads one format and writes the other; in ``fused`` traffic the
+    conversion runs inside its neighbours and costs nothing more.
+    """
+
+    producer: str
+    consumer: str
+    elements: int
+    source: str
+    target: str
+    bytes: int
+    latency_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class GraphEstimate:
+    """The estimate of a whole model: rows, format transitions, and what was assumed."""
+
+    graph: OpGraph = field(repr=False)
+    hardware: HardwareSpec = field(repr=False)
+    scheme: Scheme
+    batch: int
+    traffic: str
+    layers: tuple[LayerEstimate, ...] = field(repr=False)
+    transitions: tuple[Transition, ...] = field(repr=False)
+    latency_s: float
+    weight_bytes: int
+    assumptions: tuple[str, ...] = field(repr=False)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of all rows."""
+        return sum(layer.macs for layer in self.layers)
+
+    @cached_property
+    def flops(self) -> int:
+        """FLOPs of all rows."""
+        return sum(layer.flops for layer in self.layers)
+
+    @cached_property
+    def bytes(self) -> int:
+        """Bytes moved by all rows and transitions."""
+        return sum(layer.bytes for layer in self.layers) + sum(t.bytes for t in self.transitions)
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """FLOPs per byte."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def throughput_per_s(self) -> float:
+        """Samples per second: batch over latency."""
+        return self.batch / self.latency_s if self.latency_s else 0.0
+
+    @cached_property
+    def latency_by_bound(self) -> dict[str, float]:
+        """Seconds of the rows bound by each resource, largest first."""
+        found: dict[str, float] = {}
+        for layer in self.layers:
+            found[layer.resource] = found.get(layer.resource, 0.0) + layer.latency_s
+        for transition in self.transitions:
+            if transition.latency_s:
+                found["transition"] = found.get("transition", 0.0) + transition.latency_s
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    @cached_property
+    def coverage(self) -> dict[str, Any]:
+        """How much of the model the estimate prices, and how much of that by bytes alone."""
+        unknown = [layer for layer in self.layers if layer.kind == "unknown"]
+        priced = sum(len(layer.members) for layer in self.layers)
+        return {
+            "ops": len(self.graph),
+            "priced_ops": priced,
+            "left_out_ops": len(self.graph) - priced,
+            "free_ops": self.graph.free_ops,
+            "unknown_ops": len(unknown),
+            "unknown_bytes_share": sum(u.bytes for u in unknown) / self.bytes if self.bytes else 0.0,
+            "unknown_latency_share": sum(u.latency_s for u in unknown) / self.latency_s if self.latency_s else 0.0,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data in SI units: the JSON of ``aiq roofline``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": self.graph.model,
+            "hardware": self.hardware.name,
+            "rates": self.hardware.rates,
+            "scheme": str(self.scheme),
+            "scheme_digest": self.scheme.digest(),
+            "batch": self.batch,
+            "traffic": self.traffic,
+            "flops": self.flops,
+            "macs": self.macs,
+            "bytes": self.bytes,
+            "weight_bytes": self.weight_bytes,
+            "arithmetic_intensity": self.arithmetic_intensity,
+            "latency_s": self.latency_s,
+            "throughput_per_s": self.throughput_per_s,
+            "latency_s_by_bound": self.latency_by_bound,
+            "coverage": self.coverage,
+            "unknown_ops": self.graph.unknown,
+            "assumptions": list(self.assumptions),
+            "transitions": [
+                {
+                    "producer": t.producer,
+                    "consumer": t.consumer,
+                    "elements": t.elements,
+                    "source": t.source,
+                    "target": t.target,
+                    "bytes": t.bytes,
+                    "latency_s": t.latency_s,
+                }
+                for t in self.transitions
+            ],
+            "layers": [self._row(layer) for layer in self.layers],
+        }
+
+    def _row(self, layer: LayerEstimate) -> dict[str, Any]:
+        return {
+            "name": layer.name,
+            "kind": layer.kind,
+            "layer": layer.layer,
+            "members": list(layer.members),
+            "macs": layer.macs,
+            "flops": layer.flops,
+            "bytes": layer.bytes,
+            "bytes_by_role": layer.bytes_by_role,
+            "bytes_by_level": layer.bytes_by_level,
+            "arithmetic_intensity": layer.arithmetic_intensity,
+            "ridge": layer.ridge,
+            "bound": layer.bound,
+            "level": layer.level,
+            "seconds": layer.seconds,
+            "latency_s": layer.latency_s,
+            "share": layer.latency_s / self.latency_s if self.latency_s else 0.0,
+            "headroom": layer.headroom,
+            "precision": layer.precision,
+            "computes_in": layer.ceiling.format,
+            "reason": layer.reason,
+        }
+
+    def __repr__(self) -> str:
+        what = f"{self.graph.model!r} on {self.hardware.name}, {self.scheme}, batch {self.batch}, {self.traffic}"
+        return f"GraphEstimate({what}: {self.arithmetic_intensity:.2f} FLOP/byte, {self.latency_s:.3g} s)"
