@@ -119,13 +119,13 @@ def _some(names: list[str]) -> str:
 def plan_report(plan: Plan) -> Report:
     """Show a plan: one row for each candidate, best first."""
     data = plan.to_dict()
-    best, base = plan.best, plan.baseline
+    best, base, goal = plan.best, plan.baseline, plan.objective
+    intensity, before = (number(e.arithmetic_intensity, digits=4) for e in (best.estimate, base))
     headline = (
         f"{plan.graph.model}, batch {plan.batch}, {plan.traffic} traffic on {plan.hardware.title}: of "
-        f"{len(plan.candidates)} schemes {best.name} ranks first ({plan.objective.target}, "
-        f"lambda {plan.objective.lam:g}, {plan.objective.normalise}): {number(best.estimate.arithmetic_intensity, digits=4)} FLOP/byte against "
-        f"{number(base.arithmetic_intensity, digits=4)}, {_times(best.speedup)} the speed of {si(base.latency_s, 's')} "
-        f"({rates_phrase(plan.hardware)})"
+        f"{len(plan.candidates)} schemes {best.name} ranks first ({goal.target}, lambda {goal.lam:g}, "
+        f"{goal.normalise}): {intensity} FLOP/byte against {before}, {_times(best.speedup)} the speed of "
+        f"{si(base.latency_s, 's')} ({rates_phrase(plan.hardware)})"
     )
     columns = (
         Column("rank", "#", str, right=True),
@@ -140,7 +140,7 @@ def plan_report(plan: Plan) -> Report:
         Column("bounds", "bound by"),
         Column("proxy_loss", "proxy loss", number, right=True),
         Column("objective", "L", lambda v: f"{v:.3f}", right=True),
-        Column("gap", "gap", percent, right=True),
+        Column("gap", f"{goal.target} gap", percent, right=True),
     )
     rows = [
         {

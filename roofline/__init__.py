@@ -1,4 +1,4 @@
-"""Analytical roofline model: a model's operator graph, a machine and a scheme in; each layer's bound and latency out."""
+"""Analytical roofline model: a model's operators, a machine and a scheme in; each layer's bound and latency out."""
 
 from __future__ import annotations
 

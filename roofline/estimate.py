@@ -23,10 +23,10 @@ def estimate(
 ) -> GraphEstimate:
     """Predict bound and latency of every layer: time is the slowest of compute, each memory level, and launch overhead.
 
-    ``t(row) = max(2·MACs / ceiling, vector FLOPs / vector ceiling, bytes_m / bandwidth_m for each level m,
-    overhead)`` and
-    the model's latency is the sum over rows. On datasheet rates this is a lower bound on the time of any execution with
-    the same traffic; rows do not overlap.
+    ``t(row) = max(compute, bytes_m / bandwidth_m for each level m, overhead)``, with ``compute`` the larger of
+    ``2 · MACs / ceiling`` and ``vector FLOPs / vector ceiling`` where a GPU's matrix units leave its vector units free,
+    and their sum where both run on the same units (any CPU; FP32 on a GPU). The model's latency is the sum over rows: on
+    datasheet rates a lower bound on the time of any execution with the same traffic in which rows do not overlap.
 
     Args:
         graph: From :func:`roofline.trace`.

@@ -78,7 +78,8 @@ class Pricing:
             crossing[index] += crossing[index - 1]
         ceiling = self._ceiling(row, formats)
         flops = 2 * row.macs
-        seconds = {"compute": max(flops / ceiling.flops_per_s, row.vector_flops / self.vector.flops_per_s)}
+        matrix, vector = flops / ceiling.flops_per_s, row.vector_flops / self.vector.flops_per_s
+        seconds = {"compute": max(matrix, vector) if self._overlap(ceiling) else matrix + vector}
         for name, moved_bytes, bandwidth in zip(self.level_names, crossing, self.bandwidths, strict=True):
             seconds[name] = moved_bytes / bandwidth
         seconds["overhead"] = self.hardware.overhead_s
@@ -98,6 +99,10 @@ class Pricing:
             self.bandwidths,
             notes,
         )
+
+    def _overlap(self, ceiling: CeilingChoice) -> bool:
+        """Tell whether matrix work in this format leaves the vector units free: never on a CPU, whose ports both share."""
+        return self.hardware.kind != "cpu" and ceiling.format != self.vector.format
 
     def _ceiling(self, row: Row, formats: LayerPrecision) -> CeilingChoice:
         if row.kind not in MATRIX_KINDS or not row.macs:
