@@ -34,11 +34,6 @@ def _shares(by_bound: dict[str, float], total: float) -> str:
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in parts)
 
 
-def rates_phrase(hardware: HardwareSpec) -> str:
-    """Name the model that made a latency."""
-    return "bound from sustained rates" if hardware.rates == "sustained" else "datasheet bound"
-
-
 def graph_report(graph: OpGraph) -> Report:
     """Show a graph: one row for each op, in the traced formats."""
     data = graph.to_dict()
@@ -78,7 +73,7 @@ def roofline_report(estimate: GraphEstimate) -> Report:
     headline = (
         f"{estimate.graph.model}, {estimate.scheme}, batch {estimate.batch}, {estimate.traffic} traffic on "
         f"{estimate.hardware.title}: {number(estimate.arithmetic_intensity, digits=4)} FLOP/byte, "
-        f"{si(total, 's')} ({rates_phrase(estimate.hardware)}), {si(estimate.throughput_per_s)}samples/s; "
+        f"{si(total, 's')} (bound from {estimate.hardware.rates_label}), {si(estimate.throughput_per_s)}samples/s; "
         f"{si(estimate.flops)}FLOPs (1 MAC = 2 FLOP), {si(estimate.bytes, 'B')} moved; "
         f"bound by {_shares(estimate.latency_by_bound, total)}"
     )
@@ -125,7 +120,7 @@ def plan_report(plan: Plan) -> Report:
         f"{plan.graph.model}, batch {plan.batch}, {plan.traffic} traffic on {plan.hardware.title}: of "
         f"{len(plan.candidates)} schemes {best.name} ranks first ({goal.target}, lambda {goal.lam:g}, "
         f"{goal.normalise}): {intensity} FLOP/byte against {before}, {_times(best.speedup)} the speed of "
-        f"{si(base.latency_s, 's')} ({rates_phrase(plan.hardware)})"
+        f"{si(base.latency_s, 's')} (bound from {plan.hardware.rates_label})"
     )
     columns = (
         Column("rank", "#", str, right=True),

@@ -139,6 +139,14 @@ class HardwareSpec(_Frozen):
         """
         return self._rate(self.launch_overhead_s) if self.launch_overhead_s else 0.0
 
+    @property
+    def rates_label(self) -> str:
+        """What the rates in force are: ``sustained rates``, or ``datasheet peaks`` (of slices: ``derived peaks``)."""
+        if self.rates == "sustained":
+            return "sustained rates"
+        leading = self.compute.get("fp32") or next(iter(self.compute.values()))
+        return f"{leading.kind} peaks"
+
     def sustained(self) -> HardwareSpec:
         """Return the same machine with its sustained rates in force where they were measured."""
         return self.model_copy(update={"rates": "sustained"})

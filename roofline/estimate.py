@@ -25,8 +25,8 @@ def estimate(
 
     ``t(row) = max(compute, bytes_m / bandwidth_m for each level m, overhead)``, with ``compute`` the larger of
     ``2 · MACs / ceiling`` and ``vector FLOPs / vector ceiling`` where a GPU's matrix units leave its vector units free,
-    and their sum where both run on the same units (any CPU; FP32 on a GPU). The model's latency is the sum over rows: on
-    datasheet rates a lower bound on the time of any execution with the same traffic in which rows do not overlap.
+    and their sum where both run on the same units (any CPU; FP32 on a GPU). The model's latency is the sum over rows:
+    on datasheet rates a lower bound on the time of any execution with the same traffic in which rows do not overlap.
 
     Args:
         graph: From :func:`roofline.trace`.
@@ -89,7 +89,8 @@ def _total_latency(pricing: Pricing, layers: Sequence[LayerEstimate], transition
 
 
 def _assumptions(graph: OpGraph, hardware: HardwareSpec, traffic: str, batch: int, level: int) -> tuple[str, ...]:
-    kind = "measured sustained rates where there are some" if hardware.rates == "sustained" else "datasheet peaks"
+    sustained = hardware.rates == "sustained"
+    kind = f"measured {hardware.rates_label} where there are some" if sustained else hardware.rates_label
     found = [
         f"time is a lower bound from {kind} of {hardware.title}, not a measurement",
         {

