@@ -106,6 +106,10 @@ class HardwareSpec(_Frozen):
         names = [level.name for level in self.memory]
         if len(set(names)) != len(names):
             raise ValueError(f"memory levels must have distinct names, got {', '.join(names)}")
+        if reserved := {"compute", "overhead", "transition"} & set(names):
+            raise ValueError(
+                f"memory level {min(reserved)!r} has the name of another resource: choose dram, l3, l2 or l1"
+            )
         for inner in self.memory[1:]:
             if inner.capacity_bytes is None:
                 raise ValueError(f"memory level {inner.name!r} needs capacity_bytes: only the outermost may omit it")

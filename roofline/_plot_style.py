@@ -101,9 +101,7 @@ def draw_legends(ax: Axes, shown: View, style: Style, *, own: bool) -> None:
         figure.draw_without_rendering()
 
 
-def _legend(
-    ax: Axes, title: str, handles: Sequence[Line2D], *, top: float, spacing: float, length: float
-) -> Legend:
+def _legend(ax: Axes, title: str, handles: Sequence[Line2D], *, top: float, spacing: float, length: float) -> Legend:
     legend = ax.legend(
         handles=list(handles),
         title=title or None,

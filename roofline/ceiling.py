@@ -81,10 +81,7 @@ def _operand_format(weights: Precision, activations: Precision) -> tuple[str, st
         if width > 8:
             return "fp32", f"int{width} computes in fp32: no ceiling is known for integers above 8 bits"
         wanted = "int4" if width <= 4 else "int8"
-        narrow = min((weights, activations), key=lambda p: p.bits)
-        return wanted, "" if narrow.bits == int(wanted[3:]) or weights.bits == activations.bits else (
-            f"{narrow.name} is widened to {wanted}, the other operand's format"
-        )
+        return wanted, _widening(weights, activations, wanted)
     if weights.is_float and activations.is_float:
         first, second = _family(weights), _family(activations)
         if first == second:
@@ -97,6 +94,15 @@ def _operand_format(weights: Precision, activations: Precision) -> tuple[str, st
         (weights, activations, "weights") if activations.is_float else (activations, weights, "activations")
     )
     return _family(floating), f"{side} {integer.name} are widened to {floating.name}, the other operand's format"
+
+
+def _widening(weights: Precision, activations: Precision, wanted: str) -> str:
+    if weights.name == activations.name:
+        return "" if weights.name == wanted else f"{weights.name} is widened to {wanted}"
+    narrow = [p.name for p in (weights, activations) if p.name != wanted]
+    if len(narrow) == 1:
+        return f"{narrow[0]} is widened to {wanted}, the other operand's format"
+    return f"{' and '.join(narrow)} are widened to {wanted}"
 
 
 def _family(precision: Precision) -> str:

@@ -70,9 +70,12 @@ def estimate(
 
 
 def _row_formats(row: Row, formats: dict[str, LayerPrecision], scheme: Scheme) -> LayerPrecision:
-    if row.weighted:
-        return formats[row.layer]
-    return scheme.explicit(row.name) or scheme.explicit(row.layer) or formats.get(row.anchor, scheme.default)
+    if not row.weighted:
+        for name in (row.name, row.layer):
+            explicit = scheme.explicit(name) if name not in formats else None
+            if explicit is not None:
+                return explicit
+    return formats.get(row.anchor, scheme.default)
 
 
 def _total_latency(pricing: Pricing, layers: Sequence[LayerEstimate], transitions: Sequence[Transition]) -> float:

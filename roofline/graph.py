@@ -25,7 +25,8 @@ class TensorSpec:
         role: ``weight`` (what a scheme quantizes), ``parameter`` (bias, norm scale and the like), ``state`` (buffers),
             ``input`` or ``output`` (activations).
         shape: Shape at the traced batch.
-        elements: Distinct values moved: broadcast dimensions count once, an embedding counts the rows it reads.
+        elements: Distinct values moved: broadcast dimensions count once; of an embedding the values looked up, which
+            may be more than it stores.
         dtype: Name of the native format (``fp32``, ``int64``, …).
         bits: Bits of one value in that format.
         is_float: Whether a scheme may change its format.
@@ -34,6 +35,7 @@ class TensorSpec:
         name: Name of the parameter or buffer; empty for activations.
         producers: Indices of the ops that wrote an input; empty for graph inputs and constants.
         stored: Elements of the whole stored tensor (an embedding's full table).
+        identity: Equal for two reads of the same part of the same tensor.
     """
 
     role: Role
@@ -47,6 +49,12 @@ class TensorSpec:
     name: str = ""
     producers: tuple[int, ...] = ()
     stored: int = 0
+    identity: int = -1
+
+    @property
+    def distinct(self) -> int:
+        """Values moved: no more of a weight than is stored."""
+        return min(self.elements, self.stored) if self.role == "weight" else self.elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ class Op:
     @property
     def native_bytes(self) -> int:
         """Bytes moved in the traced formats."""
-        return sum(-(-t.elements * t.bits // 8) for t in self.tensors)
+        return sum(-(-t.distinct * t.bits // 8) for t in self.tensors)
 
 
 @dataclass(frozen=True, eq=False)

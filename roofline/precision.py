@@ -13,8 +13,8 @@ INT_WIDTHS = range(2, 17)
 DEFAULT_SCALE_BITS = 16
 
 _KNOWN = f"{', '.join(FLOAT_BITS)}, int{INT_WIDTHS[0]} to int{INT_WIDTHS[-1]}, each integer with :gN, :c, :sN, :zN"
-_OPTION = re.compile(r"(g|s|z|c)(\d*)")
-_SHORTHAND = re.compile(r"w(\d+)((?::[a-z]\d*)*)(?:a(\d+))?")
+_OPTION = re.compile(r"(g|s|z|c)([0-9]*)")
+_SHORTHAND = re.compile(r"w([0-9]+)((?::[a-z][0-9]*)*)(?:a([0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +92,20 @@ class Precision:
         """
         name, *options = text.strip().lower().split(":")
         name = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(name, name)
-        width = re.fullmatch(r"int(\d+)", name)
+        width = re.fullmatch(r"int([0-9]+)", name)
         if name in FLOAT_BITS:
             if options:
                 raise PrecisionError(f"precision {text!r}: {name} takes no options. Next: write {name!r}.")
             return cls(name, FLOAT_BITS[name])
         if not width or int(width[1]) not in INT_WIDTHS:
             raise PrecisionError(f"unknown precision {text!r}: known: {_KNOWN}. Next: write one of these.")
-        return cls(name, int(width[1]), **_options(text, options, int(width[1])))
+        bits = int(width[1])
+        return cls(f"int{bits}", bits, **_options(text, options, bits))
 
 
 def _options(text: str, options: list[str], bits: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    seen: set[str] = set()
     for option in options:
         match = _OPTION.fullmatch(option)
         if not match:
@@ -112,6 +114,9 @@ def _options(text: str, options: list[str], bits: int) -> dict[str, Any]:
                 "Next: write for instance int4:g128."
             )
         letter, number = match[1], int(match[2] or 0)
+        if letter in seen:
+            raise PrecisionError(f"precision {text!r}: option :{letter} stands twice. Next: drop one.")
+        seen.add(letter)
         if letter == "z":
             found["zero_point_bits"] = number or bits
         elif letter == "c" and not match[2]:
@@ -190,4 +195,4 @@ def _or_keep(text: str) -> Precision | None:
 
 
 def _shorthand_format(width: str) -> str:
-    return {"16": "fp16", "32": "fp32"}.get(width, f"int{width}")
+    return {16: "fp16", 32: "fp32"}.get(int(width), f"int{width}")

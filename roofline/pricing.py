@@ -10,7 +10,10 @@ from roofline.ceiling import CeilingChoice, choose_ceiling, vector_ceiling
 from roofline.graph import MATRIX_KINDS, OpGraph
 from roofline.precision import FLOAT_BITS, LayerPrecision, Precision
 from roofline.result import LayerEstimate, Transition
-from roofline.traffic import Moved, Row
+from roofline.traffic import Moved, Row, Source
+
+_PARAMETER_BITS = 16
+_ACTIVATIONS = frozenset({"input", "output"})
 
 
 class Pricing:
@@ -28,14 +31,15 @@ class Pricing:
         )
         self.vector = vector_ceiling(hardware)
         self._weights = graph.weight_elements()
+        weights = {name for owned in self._weights.values() for name in owned}
         self._ceilings: dict[tuple[Precision, Precision], CeilingChoice] = {}
         self.rows_by_anchor: dict[str, list[int]] = {layer: [] for layer in graph.layers}
         for index, row in enumerate(rows):
             self.rows_by_anchor.setdefault(row.anchor, []).append(index)
-        native = [
-            sum(_bytes(m, LayerPrecision(), scales=False) for m in row.moved if m.role != "weight") for row in rows
-        ]
-        self._peak_activations = max(native, default=0)
+        keep = LayerPrecision()
+        activations = [sum(_bytes(m, keep, scales=False) for m in r.moved if m.role in _ACTIVATIONS) for r in rows]
+        constants = sum(size * bits for name, (size, bits) in graph.parameters.items() if name not in weights)
+        self._beside_weights = max(activations, default=0) + -(-constants // 8)
 
     def stored_bytes(self, layer: str, formats: LayerPrecision) -> int:
         """Bytes that a layer's weights take in memory."""
@@ -47,10 +51,10 @@ class Pricing:
         return total
 
     def weight_level(self, weight_bytes: float) -> int:
-        """Memory level that keeps all weights from one pass to the next, beside the largest row's activations."""
+        """Memory level that keeps all weights and parameters between passes, beside the largest row's activations."""
         if self.traffic != "fused":
             return 0
-        return self._innermost(weight_bytes + self._peak_activations)
+        return self._innermost(weight_bytes + self._beside_weights)
 
     def _innermost(self, working_set: float) -> int:
         found = 0
@@ -118,36 +122,34 @@ class Pricing:
         """List the tensors that change format between two rows, ordered by the layers whose formats meet."""
         if self.traffic == "paper":
             return []
-        found = (self.transition(p, c, elements, formats[p], formats[c]) for p, c, elements in self.edges)
+        found = (self.transition(source, c, formats[source.row], formats[c]) for source, c in self.edges)
         return [transition for transition in found if transition]
 
     def transition(
-        self, producer: int, consumer: int, elements: int, source: LayerPrecision, target: LayerPrecision
+        self, source: Source, consumer: int, producer_formats: LayerPrecision, consumer_formats: LayerPrecision
     ) -> Transition | None:
         """Return what passing a tensor between two rows costs, or ``None`` where their formats agree."""
-        written, read = self._activations(producer, source), self._activations(consumer, target)
+        native = Precision(source.dtype, source.bits)
+        written, read = producer_formats.activations or native, consumer_formats.activations or native
         if written.name == read.name:
             return None
-        names = self.rows[producer].name, self.rows[consumer].name
+        names = self.rows[source.row].name, self.rows[consumer].name
         if self.traffic != "unfused":
-            return Transition(*names, elements, str(written), str(read), 0, 0.0)
-        size = -(-elements * written.bits // 8) + -(-elements * read.bits // 8)
-        return Transition(
-            *names, elements, str(written), str(read), size, max(size / self.bandwidths[0], self.hardware.overhead_s)
-        )
+            return Transition(*names, source.elements, str(written), str(read), 0, 0.0)
+        size = -(-source.elements * written.bits // 8) + -(-source.elements * read.bits // 8)
+        seconds = max(size / self.bandwidths[0], self.hardware.overhead_s)
+        return Transition(*names, source.elements, str(written), str(read), size, seconds)
 
     @cached_property
-    def edges(self) -> list[tuple[int, int, int]]:
-        """Row pairs that pass a floating-point tensor, with its elements, ordered by the pair of layers they follow."""
+    def edges(self) -> list[tuple[Source, int]]:
+        """Floating-point tensors passed between rows, ordered by the pair of layers whose formats meet."""
         order = {layer: i for i, layer in enumerate(self.rows_by_anchor)}
-        found = [(p, c, n) for c, row in enumerate(self.rows) for p, n in row.sources if row.moved and self._floats(p)]
-        return sorted(found, key=lambda e: (order[self.rows[e[0]].anchor], order[self.rows[e[1]].anchor], e[1], e[0]))
+        found = [(source, c) for c, row in enumerate(self.rows) for source in row.sources if source.is_float]
+        return sorted(found, key=lambda edge: self._edge_order(order, *edge))
 
-    def _floats(self, row: int) -> bool:
-        return any(m.role == "output" and m.is_float for m in self.rows[row].moved)
-
-    def _activations(self, row: int, formats: LayerPrecision) -> Precision:
-        return formats.activations or _native(self.rows[row], "output")
+    def _edge_order(self, order: dict[str, int], source: Source, consumer: int) -> tuple[int, int, int, int, str]:
+        ends = order[self.rows[source.row].anchor], order[self.rows[consumer].anchor]
+        return (*ends, consumer, source.row, source.dtype)
 
 
 def _native(row: Row, role: str) -> Precision:
@@ -159,15 +161,13 @@ def _native(row: Row, role: str) -> Precision:
 
 
 def _bytes(moved: Moved, formats: LayerPrecision, *, scales: bool) -> int:
-    """Bytes of one tensor: weights and activations in their formats, the rest never below 16-bit floats."""
-    precision = None
-    if moved.is_float:
-        if moved.role == "weight":
-            precision = formats.weights
-        elif moved.role in {"input", "output"} or (
-            formats.activations and formats.activations.is_float and formats.activations.bits >= 16
-        ):
-            precision = formats.activations
-    if precision is None:
-        return -(-moved.elements * moved.bits // 8)
-    return -(-precision.stored_bits(moved.elements, max(moved.channels, 1), scales=scales) // 8)
+    """Bytes of one tensor: weights and activations in their formats, the rest at the activations' width from 16 up."""
+    precision, width = None, moved.bits
+    if moved.is_float and moved.role == "weight":
+        precision = formats.weights
+    elif moved.is_float and moved.role in _ACTIVATIONS:
+        precision = formats.activations
+    elif moved.is_float and formats.activations:
+        width = max(formats.activations.bits, _PARAMETER_BITS)
+    bits = precision.stored_bits(moved.elements, max(moved.channels, 1), scales=scales) if precision else None
+    return -(-(moved.elements * width if bits is None else bits) // 8)

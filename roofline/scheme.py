@@ -66,7 +66,7 @@ class Scheme:
         Raises:
             UnknownNameError: A rule matches no name; near matches are offered.
         """
-        names = [*layers, *known]
+        names = [name for name in (*layers, *known) if name]
         for rule in self.rules:
             if not any(rule.matches(name) for name in names):
                 raise unknown_name("layer", rule.pattern, names, "run 'aiq graph MODEL' for the names")
@@ -128,7 +128,7 @@ class Scheme:
         """Read a scheme from a shorthand or a file.
 
         ``DEFAULT[,PATTERN=PRECISION]...`` (``w4,conv1=keep,layer3.*=w8``), or the path of a ``.toml`` or ``.json`` file
-        (a ``/`` or one of these suffixes makes it a path, unless a ``,`` or ``=`` stands in it).
+        (the suffix makes it a path, unless a ``,`` or ``=`` stands in it). A ``re:`` pattern with a comma needs a file.
 
         Raises:
             SchemeError: Malformed text or file.

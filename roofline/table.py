@@ -72,6 +72,8 @@ class CostTable:
             raise InputError(
                 f"{graph.model} has no layer with weights: there is nothing to choose. Next: check the model."
             )
+        if not options:
+            raise InputError("a cost table needs at least one option. Next: give for instance keep and w8.")
         rows = build_rows(graph, traffic=traffic, batch=graph.batch if batch is None else batch)
         self.pricing = Pricing(graph, hardware, rows, traffic)
         self.layers = graph.layers
@@ -103,12 +105,13 @@ class CostTable:
         order = {layer: i for i, layer in enumerate(self.layers)}
         rows, pricing, found = self.pricing.rows, self.pricing, []
         size = len(self.options)
-        for producer, consumer, elements in pricing.edges:
+        for source, consumer in pricing.edges:
+            producer = source.row
             ends = order[rows[producer].anchor], order[rows[consumer].anchor]
             moved, seconds = np.zeros((size, size)), np.zeros((size, size))
             for a, first in enumerate(self.layer_options(rows[producer].anchor)):
                 for b, second in enumerate(self.layer_options(rows[consumer].anchor)):
-                    cost = pricing.transition(producer, consumer, elements, first, second)
+                    cost = pricing.transition(source, consumer, first, second)
                     if cost is not None:
                         moved[a, b], seconds[a, b] = cost.bytes, cost.latency_s
             if moved.any():

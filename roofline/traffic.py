@@ -13,9 +13,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from roofline.errors import InputError
 from roofline.graph import CONV_KINDS, FOLDABLE_KINDS, Op, OpGraph, Role, TensorSpec
@@ -38,12 +38,22 @@ class Moved:
     reusable: bool
 
 
+class Source(NamedTuple):
+    """What a row reads from another: row index, elements, and the traced format of the tensor between them."""
+
+    row: int
+    elements: int
+    dtype: str
+    bits: int
+    is_float: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of an estimate: an op, or a fused group named after the op that leads it.
 
-    ``anchor`` is the weighted layer whose formats the row takes: its own, or for a row without weights that of the
-    nearest producer. ``sources`` are the rows it reads from, with the elements read.
+    ``anchor`` is the weighted layer whose formats the row takes: that of its module, or for a row without weights that
+    of the first row it reads from. ``sources`` are the rows it reads from.
     """
 
     name: str
@@ -53,7 +63,7 @@ class Row:
     macs: int
     vector_flops: int
     moved: tuple[Moved, ...]
-    sources: tuple[tuple[int, int], ...]
+    sources: tuple[Source, ...]
     members: tuple[str, ...]
     note: str
 
@@ -71,7 +81,7 @@ def build_rows(graph: OpGraph, *, traffic: str, batch: int) -> tuple[Row, ...]:
     """
     if traffic not in TRAFFIC_MODELS:
         raise InputError(f"unknown traffic model {traffic!r}: known: {', '.join(TRAFFIC_MODELS)}. Next: choose one.")
-    if batch < 1:
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise InputError(f"batch must be a whole number of at least 1, got {batch}. Next: choose one.")
     if traffic == "paper":
         groups = [[op] for op in graph if op.weighted and (op.kind in CONV_KINDS or op.kind == "linear")]
@@ -83,7 +93,10 @@ def build_rows(graph: OpGraph, *, traffic: str, batch: int) -> tuple[Row, ...]:
 
 
 def _fuse(graph: OpGraph) -> list[list[Op]]:
-    """Fold each element-wise op or normalisation into the group of its latest producer."""
+    """Fold each element-wise op or normalisation into the latest group that it reads from.
+
+    Every op then reads from its own group or earlier ones, so groups can run in order.
+    """
     group_of: dict[int, int] = {}
     groups: list[list[Op]] = []
     for op in graph:
@@ -100,50 +113,43 @@ def _fold_target(op: Op, graph: OpGraph, group_of: dict[int, int]) -> int | None
     producers = [p for t in op.tensors for p in t.producers]
     if not producers:
         return None
-    latest = graph.ops[max(producers)]
+    latest = graph.ops[max(producers, key=lambda p: (group_of[p], p))]
     size = sum(t.elements for t in op.role("output"))
     if latest.kind in _NOT_A_PRODUCER or size not in {t.elements for t in latest.role("output")}:
         return None
-    group = group_of[latest.index]
-    return group if all(group_of[p] <= group for p in producers) else None
+    return group_of[latest.index]
 
 
 def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: int) -> tuple[Row, ...]:
     row_of = {op.index: r for r, group in enumerate(groups) for op in group}
-    read_elsewhere = _read_outside(graph, row_of) if traffic == "fused" else None
+    leaving = _read_outside(graph, row_of) if traffic == "fused" else None
+    layers = frozenset(graph.layers)
     first_layer = graph.layers[0] if graph.layers else ""
     rows: list[Row] = []
     for index, group in enumerate(groups):
         lead = group[0]
-        tensors = list(_outside(group, row_of, index, graph, read_elsewhere, paper=traffic == "paper"))
-        sources: dict[int, int] = {}
-        for tensor in tensors:
-            for producer in {row_of[p] for p in tensor.producers if p in row_of} - {index}:
-                sources[producer] = sources.get(producer, 0) + _scaled(tensor, graph.batch, batch)
-        anchor = lead.layer if lead.weighted else next((rows[s].anchor for s in sources if s < index), first_layer)
-        moved = tuple(
-            Moved(
-                t.role,
-                _scaled(t, graph.batch, batch),
-                t.bits,
-                t.dtype,
-                t.is_float,
-                _channels(t, graph.batch, batch),
-                reusable,
-            )
-            for t, reusable in ((t, traffic == "fused" and _stays(t, group, graph)) for t in tensors)
-        )
-        grow = lambda op, n: n * batch // graph.batch if op.batched else n  # noqa: E731
+        moved: list[Moved] = []
+        sources: dict[tuple[int, str], Source] = {}
+        for op, tensor in _outside(group, row_of, index, leaving, paper=traffic == "paper"):
+            elements = _scaled(tensor, graph.batch, batch)
+            channels = elements * tensor.channels // tensor.elements if tensor.elements else 1
+            reusable = traffic == "fused" and _stays(op, tensor, graph)
+            moved.append(Moved(tensor.role, elements, tensor.bits, tensor.dtype, tensor.is_float, channels, reusable))
+            for producer in sorted({row_of[p] for p in tensor.producers if p in row_of} - {index}):
+                key = producer, tensor.dtype
+                before = sources[key].elements if key in sources else 0
+                sources[key] = Source(producer, before + elements, tensor.dtype, tensor.bits, tensor.is_float)
+        anchor = next((rows[s.row].anchor for s in sources.values() if s.row < index), first_layer)
         rows.append(
             Row(
                 lead.name,
                 lead.kind,
                 lead.layer,
-                anchor,
-                sum(grow(op, op.macs) for op in group),
-                0 if traffic == "paper" else sum(grow(op, op.vector_flops) for op in group),
-                moved,
-                tuple(sources.items()),
+                lead.layer if lead.layer in layers else anchor,
+                sum(_grown(op, op.macs, graph.batch, batch) for op in group),
+                0 if traffic == "paper" else sum(_grown(op, op.vector_flops, graph.batch, batch) for op in group),
+                tuple(moved),
+                tuple(sources.values()),
                 tuple(op.name for op in group),
                 "; ".join(op.note for op in group if op.note),
             )
@@ -164,43 +170,36 @@ def _read_outside(graph: OpGraph, row_of: dict[int, int]) -> set[int]:
 
 
 def _outside(
-    group: Sequence[Op], row_of: dict[int, int], index: int, graph: OpGraph, leaving: set[int] | None, *, paper: bool
-) -> Iterable[TensorSpec]:
+    group: Sequence[Op], row_of: dict[int, int], index: int, leaving: set[int] | None, *, paper: bool
+) -> Iterator[tuple[Op, TensorSpec]]:
     """Yield the tensors that a group moves: what it reads from outside, once each, and what leaves it."""
-    seen: set[tuple[object, ...]] = set()
+    seen: set[tuple[int, tuple[int, ...]]] = set()
     for op in group:
         for tensor in op.tensors:
             if paper and tensor.role in {"parameter", "state"}:
                 continue
             if tensor.role == "output":
                 if leaving is None or op.index in leaving:
-                    yield tensor
+                    yield op, tensor
                 continue
-            if tensor.producers and len(group) > 1 and all(row_of[p] == index for p in tensor.producers):
-                continue
-            identity = (tensor.producers or tensor.name, tensor.shape)
-            if len(group) > 1 and (tensor.producers or tensor.name):
-                if identity in seen:
-                    continue
+            identity = tensor.identity, tensor.producers
+            inside = tensor.producers and len(group) > 1 and all(row_of[p] == index for p in tensor.producers)
+            if not inside and identity not in seen:
                 seen.add(identity)
-            yield tensor
+                yield op, tensor
 
 
-def _stays(tensor: TensorSpec, group: Sequence[Op], graph: OpGraph) -> bool:
+def _stays(op: Op, tensor: TensorSpec, graph: OpGraph) -> bool:
     """Tell whether an activation passes between rows; the model's own inputs and results cross the outermost memory."""
     if tensor.role == "input":
         return bool(tensor.producers)
-    if tensor.role == "output":
-        return not any(op.index in graph.outputs and tensor in op.tensors for op in group)
-    return False
+    return tensor.role == "output" and op.index not in graph.outputs
+
+
+def _grown(op: Op, count: int, traced: int, batch: int) -> int:
+    return count * batch // traced if op.batched else count
 
 
 def _scaled(tensor: TensorSpec, traced: int, batch: int) -> int:
-    if not tensor.batched:
-        return tensor.elements
-    grown = tensor.elements * batch // traced
+    grown = tensor.elements * batch // traced if tensor.batched else tensor.elements
     return min(grown, tensor.stored) if tensor.role == "weight" else grown
-
-
-def _channels(tensor: TensorSpec, traced: int, batch: int) -> int:
-    return tensor.channels * batch // traced if tensor.batched and tensor.role == "weight" else tensor.channels

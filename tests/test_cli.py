@@ -57,7 +57,8 @@ TWO_LAYERS = """
 import torch
 
 def build():
-    return torch.nn.Sequential(torch.nn.Linear(100, 200), torch.nn.ReLU(), torch.nn.Linear(200, 10)), torch.zeros(1, 100)
+    layers = torch.nn.Linear(100, 200), torch.nn.ReLU(), torch.nn.Linear(200, 10)
+    return torch.nn.Sequential(*layers), torch.zeros(1, 100)
 """
 
 
@@ -106,7 +107,9 @@ def rows(command: str, model: str, *more: str) -> list[dict[str, str]]:
 def subprocess_run(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
     code = "import cli; cli.main()"
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -219,9 +222,11 @@ def test_batch_scales_and_sustained_is_slower() -> None:
 
 # Layer 0: 20000 weights, 200 biases in FP32, 100 in, 200 out at one byte = 21100 B = 211 µs; 2·20000 + 200 FLOPs.
 # Layer 2: 2000 weights at one byte, 10 biases, 200 in and 10 out in FP32 = 2880 B = 28.8 µs; 2·2000 FLOPs in FP32.
+GOLDEN_HEADER = (
+    "name   kind     precision    FLOPs     bytes   FLOP/B   ridge   bound    level   latency    share   "
+    "headroom   computes in"
+)
 GOLDEN_ROWS = """\
-name   kind     precision    FLOPs     bytes   FLOP/B   ridge   bound    level   latency    share   headroom   computes in
-──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 0      linear   int8/int8   40.2 k   21.1 kB     1.91    40.0   memory   dram     211 µs   88.0 %      20.7x   int8
 2      linear   int8/keep   4.00 k   2.88 kB     1.39    10.0   memory   dram    28.8 µs   12.0 %      7.20x   fp32
 """
@@ -238,7 +243,7 @@ def test_golden_output(here: Path) -> None:
     arguments = ("roofline", "golden_net.py:build", "--hardware", "toy.toml", "--scheme", "w8a8,2=w8")
     out = run(*arguments).out
     headline, _, table = out.partition("\n\n")
-    assert table.startswith(GOLDEN_ROWS)
+    assert table.startswith(f"{GOLDEN_HEADER}\n{'─' * len(GOLDEN_HEADER)}\n{GOLDEN_ROWS}")
     for part in ("golden_net.py:build, w8a8,2=w8, batch 1, fused traffic on Toy machine", "1.843 FLOP/byte", "240 µs"):
         assert part in headline
     for part in ("4.17 ksamples/s", "44.2 kFLOPs (1 MAC = 2 FLOP)", "24.0 kB moved", "bound by dram 100 %"):
@@ -293,7 +298,9 @@ def test_specs_show(name: str) -> None:
 
 def test_specs_show_csv_is_raw() -> None:
     spec = hardware_specs.load("t4")
-    found = {row["field"]: row for row in csv.DictReader(io.StringIO(run("specs", "show", "t4", "--format", "csv").out))}
+    found = {
+        row["field"]: row for row in csv.DictReader(io.StringIO(run("specs", "show", "t4", "--format", "csv").out))
+    }
     assert float(found["compute.fp32"]["value"]) == spec.ceiling("fp32")
     assert float(found["memory.dram.bandwidth"]["value"]) == spec.bandwidth()
     assert found["compute.fp32"]["unit"] == "FLOP/s"
@@ -319,7 +326,8 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("graph",), ("roofline",), ("plan",), ("specs",), ("specs", "list"), ("specs", "show"), ("specs", "check")]
+    "command",
+    [(), ("graph",), ("roofline",), ("plan",), ("specs",), ("specs", "list"), ("specs", "show"), ("specs", "check")],
 )
 def test_help(command: tuple[str, ...]) -> None:
     code, out, err = run(*command, "--help")
@@ -342,13 +350,21 @@ def test_usage_errors(arguments: tuple[str, ...]) -> None:
     assert err.startswith("Usage: aiq")
 
 
-_LOADED = "import sys, cli\ntry:\n    cli.main()\nfinally:\n    print(*sorted({n.split('.')[0] for n in sys.modules}), file=sys.stderr)"
+_LOADED = """
+import sys, cli
+try:
+    cli.main()
+finally:
+    print(*sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["--version"], ["specs", "list"]])
 def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", _LOADED, *arguments], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _LOADED, *arguments], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     loaded = set(done.stderr.split())
     assert "cli" in loaded
@@ -366,7 +382,9 @@ def test_the_installed_command(tmp_path: Path) -> None:
     command = Path(sys.executable).with_name("aiq")
     if not command.exists():
         pytest.skip("the package is not installed in this environment")
-    done = subprocess.run([command, "specs", "check", "h100"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [command, "specs", "check", "h100"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "h100: no findings\n", "")
 
 
@@ -385,7 +403,9 @@ def test_a_stream_that_is_not_utf8_is_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("form", ["plain_net.py:build", "./plain_net.py:build", "plain_net:build", "nested.inner:build"])
+@pytest.mark.parametrize(
+    "form", ["plain_net.py:build", "./plain_net.py:build", "plain_net:build", "nested.inner:build"]
+)
 def test_module_forms(here: Path, form: str) -> None:
     (here / "nested").mkdir()
     for name in ("plain_net.py", "nested/__init__.py", "nested/inner.py"):

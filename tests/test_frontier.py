@@ -47,9 +47,7 @@ def is_vertex(points: list[tuple[float, float]], index: int) -> bool:
     """Tell whether every chord between a point before and one after passes strictly above."""
     c, loss = points[index]
     return all(
-        (q[0] - p[0]) * (loss - p[1]) < (q[1] - p[1]) * (c - p[0])
-        for p in points[:index]
-        for q in points[index + 1 :]
+        (q[0] - p[0]) * (loss - p[1]) < (q[1] - p[1]) * (c - p[0]) for p in points[:index] for q in points[index + 1 :]
     )
 
 
@@ -124,7 +122,9 @@ def test_best_for(cost: float, index: int) -> None:
     assert frontier.best_for(cost) == index
 
 
-@pytest.mark.parametrize(("loss", "index"), [(-1, 3), (0, 3), (0.5, 3), (1, 2), (9, 2), (10, 1), (10.5, 1), (11, 0), (1e9, 0)])
+@pytest.mark.parametrize(
+    ("loss", "index"), [(-1, 3), (0, 3), (0.5, 3), (1, 2), (9, 2), (10, 1), (10.5, 1), (11, 0), (1e9, 0)]
+)
 def test_cheapest_within(loss: float, index: int) -> None:
     frontier = pareto_frontier(np.array([[8.0, 4.0], [6.0, 1.0]]), np.array([[0.0, 1.0], [0.0, 10.0]]))
     assert frontier.cheapest_within(loss) == index

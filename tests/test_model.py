@@ -140,7 +140,7 @@ def test_a_file_may_import_its_neighbours_early_or_late(tmp_path: Path) -> None:
     late = write(
         tmp_path,
         "late_c.py",
-        "import torch\ndef build():\n    from neighbour_d import WIDTH\n    return torch.nn.Linear(3, WIDTH), torch.zeros(1, 3)\n",
+        LINEAR.replace("    return", "    from neighbour_d import WIDTH\n    return").replace("4", "WIDTH"),
     )
     assert load_model(f"{early}:build").module.out_features == 7
     assert load_model(f"{late}:build").module.out_features == 8
@@ -227,7 +227,9 @@ def test_a_file_that_leaves_the_program(tmp_path: Path, where: str) -> None:
     assert "SystemExit" in refusal(ModelError, f"{path}:build")
 
 
-@pytest.mark.parametrize(("value", "kind"), [("None", "NoneType"), ("(1, 2, 3)", "tuple"), ("{}", "dict"), ("(3, 4)", "int")])
+@pytest.mark.parametrize(
+    ("value", "kind"), [("None", "NoneType"), ("(1, 2, 3)", "tuple"), ("{}", "dict"), ("(3, 4)", "int")]
+)
 def test_a_callable_that_returns_no_module(tmp_path: Path, value: str, kind: str) -> None:
     path = write(tmp_path, "none_k.py", f"def build():\n    return {value}\n")
     assert refusal(ModelError, f"{path}:build") == (

@@ -15,7 +15,9 @@ from roofline.errors import InputError
 @pytest.mark.parametrize(("target", "merit"), [("ai", 30.0), ("latency", 500.0), ("memory", 1e-6)])
 def test_merit_of_each_target(target: str, merit: float) -> None:
     objective = Objective(target)
-    assert objective.merit(arithmetic_intensity=30.0, latency_s=2e-3, weight_bytes=1e6) == pytest.approx(merit, rel=1e-15)
+    assert objective.merit(arithmetic_intensity=30.0, latency_s=2e-3, weight_bytes=1e6) == pytest.approx(
+        merit, rel=1e-15
+    )
 
 
 # Merit 30 between a baseline of 20 and a best of 60, loss 2.

@@ -196,7 +196,9 @@ def test_a_table_of_measured_losses(tmp_path: Path, kind: str) -> None:
 
 def test_a_table_states_its_unit_and_source(tmp_path: Path) -> None:
     model, graph = digits()
-    proxy = table_file(tmp_path, "l.json", json.dumps({"unit": "points", "losses": {x: {"w8": 1} for x in graph.layers}}))
+    proxy = table_file(
+        tmp_path, "l.json", json.dumps({"unit": "points", "losses": {x: {"w8": 1} for x in graph.layers}})
+    )
     table = proxy.loss_table(model, graph, options(graph, "keep", "w8"))
     assert table.unit == "points"
     assert str(proxy.path) in table.caveat
@@ -204,7 +206,8 @@ def test_a_table_states_its_unit_and_source(tmp_path: Path) -> None:
 
 _DEEP = "[" * 100_000
 _NOT_A_TABLE = (
-    "{path}: not a loss table. Next: write JSON with losses by layer and format, or CSV with the columns layer, format, loss."
+    "{path}: not a loss table. "
+    "Next: write JSON with losses by layer and format, or CSV with the columns layer, format, loss."
 )
 
 
@@ -340,7 +343,7 @@ def test_a_proxy_that_breaks_its_promise_is_refused_by_name(
 ) -> None:
     install(name, _THIRD_PARTY.format(cell=cell, tail=tail))
     model, _ = digits()
-    with pytest.raises(AIQError, match="'flat'|flat"):
+    with pytest.raises(AIQError, match="flat"):
         plan(model, load("t4"), formats=["keep", "w8"], proxy=name, probe_seconds=0)
 
 

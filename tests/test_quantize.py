@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -163,7 +164,9 @@ def test_the_ends_of_float32_stay_finite(text: str) -> None:
 @pytest.mark.parametrize("group", [100, 10**6, 10**12])
 def test_a_group_longer_than_the_row_is_the_row(group: int) -> None:
     values = gaussian(4, 100)
-    assert torch.equal(fake_quantize(values, Precision.parse(f"int4:g{group}")), fake_quantize(values, Precision.parse("int4")))
+    assert torch.equal(
+        fake_quantize(values, Precision.parse(f"int4:g{group}")), fake_quantize(values, Precision.parse("int4"))
+    )
 
 
 def test_noise_to_signal_by_hand() -> None:
@@ -175,7 +178,7 @@ def test_noise_to_signal_by_hand() -> None:
 def test_six_decibels_a_bit() -> None:
     values = gaussian(64, 4096)
     decibels = [-10 * math.log10(noise_to_signal(values, Precision.parse(f"int{b}"))) for b in range(5, 15)]
-    steps = [b - a for a, b in zip(decibels, decibels[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(decibels)]
     assert all(5.9 < step < 6.8 for step in steps)
     assert steps[-1] == pytest.approx(20 * math.log10(2), abs=0.1)
 
@@ -185,7 +188,7 @@ def test_six_decibels_a_bit() -> None:
 def test_more_bits_never_add_noise(seed: int, options: str) -> None:
     values = gaussian(8, 256, seed=seed)
     noise = [noise_to_signal(values, Precision.parse(f"int{b}{options}")) for b in range(2, 13)]
-    assert all(wide < narrow for narrow, wide in zip(noise, noise[1:], strict=False))
+    assert all(wide < narrow for narrow, wide in itertools.pairwise(noise))
 
 
 @given(st.integers(0, 10_000))

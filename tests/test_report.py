@@ -22,10 +22,12 @@ COLUMNS = (
 )
 ROWS: tuple[dict[str, Any], ...] = (
     {"name": "conv1", "seconds": 1.5e-6, "note": None, "hidden": 1},
-    {"name": "a|b, \"c\"", "seconds": 0.0, "note": "[bold]x[/bold] :smile: *y*"},
+    {"name": 'a|b, "c"', "seconds": 0.0, "note": "[bold]x[/bold] :smile: *y*"},
     {"name": "layer2.0.µ", "seconds": 1234.5},
 )
-REPORT = Report("Three rows.", COLUMNS, ROWS, ("a note", "another | note"), {"schema_version": 1, "rows": [1, 2.5e-7, None]})
+REPORT = Report(
+    "Three rows.", COLUMNS, ROWS, ("a note", "another | note"), {"schema_version": 1, "rows": [1, 2.5e-7, None]}
+)
 
 TABLE = """\
 Three rows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,6 +48,8 @@ def trace(
         raise TraceError(
             f"{title}: the example input holds no tensor. Next: pass a tensor, a tuple or a dict of tensors."
         )
+    if 0 in first.shape[:1]:
+        raise TraceError(f"{title}: the example input has an empty batch. Next: give at least one sample.")
     notes: tuple[str, ...] = ()
     tracer = outputs = None
     if not real:
@@ -79,7 +82,7 @@ def _arguments(example: Any) -> Any:
 
 
 def _run(model: torch.nn.Module, example: Any, *, real: bool) -> tuple[Tracer, Any]:
-    with _evaluating(model), torch.inference_mode():
+    with _untouched(model, real=real), torch.inference_mode():
         tracer = Tracer(model, real=real)
         inputs = tree_map(_with_values if real else tracer.to_meta, example)
         tracer.declare_inputs(_arguments(inputs))
@@ -102,19 +105,32 @@ def _plain(out: Any) -> Any:
     """Turn a model's output object into lists and tensors."""
     if isinstance(out, torch.Tensor | list | tuple | dict):
         return out
+    if dataclasses.is_dataclass(out):
+        return [getattr(out, field.name) for field in dataclasses.fields(out)]
     return list(vars(out).values()) if hasattr(out, "__dict__") else out
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    training = [m for m in model.modules() if m.training]
-    for module in training:
+def _untouched(model: torch.nn.Module, *, real: bool) -> Iterator[None]:
+    """Run in evaluation mode, then put back the attributes, buffers and random state that ``forward`` changed."""
+    modules = [(module, dict(module.__dict__)) for module in model.modules()]
+    registries: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for module, attributes in modules:
+        registries += [(attributes[r], dict(attributes[r])) for r in ("_parameters", "_buffers", "_modules")]
         module.training = False
+    values = [(buffer, buffer.clone()) for buffer in model.buffers()] if real else []
     try:
-        yield
+        with torch.random.fork_rng(devices=[], enabled=real):
+            yield
     finally:
-        for module in training:
-            module.training = True
+        for module, attributes in modules:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+        for registry, kept in registries:
+            registry.clear()
+            registry.update(kept)
+        for buffer, value in values:
+            buffer.copy_(value)
 
 
 def _refusal(title: str, example: Any, error: Exception) -> TraceError:
@@ -128,6 +144,7 @@ def _refusal(title: str, example: Any, error: Exception) -> TraceError:
 
 def _named(records: list[Record]) -> Iterator[Op]:
     """Give every record its unique name: the owner of its weights, the leaf module, or module and operator."""
+    owners = {record.owner for record in records}
     kinds: dict[str, set[str]] = {}
     for record in records:
         if not record.owner and record.leaf:
@@ -135,7 +152,8 @@ def _named(records: list[Record]) -> Iterator[Op]:
     used: dict[str, int] = {}
     for index, record in enumerate(records):
         layer = record.owner or record.path
-        if record.owner or (record.leaf and record.path and len(kinds[record.path]) == 1):
+        alone = record.leaf and record.path and record.path not in owners
+        if record.owner or (alone and len(kinds[record.path]) == 1):
             name = layer
         else:
             name = f"{layer}.{record.base}" if layer else record.base

@@ -26,6 +26,7 @@ _DTYPES: dict[torch.dtype, tuple[str, int, bool]] = {
     torch.float8_e4m3fn: ("fp8_e4m3", 8, True),
     torch.float8_e5m2: ("fp8_e5m2", 8, True),
 }
+_OVERWRITE = frozenset({"copy_", "fill_", "zero_", "normal_", "uniform_"})
 _MATERIALISE = frozenset({"arange", "zeros", "ones", "full", "empty", "rand", "randn"})
 
 
@@ -40,6 +41,15 @@ class Record(NamedTuple):
     work: _aten.Work
     tensors: tuple[TensorSpec, ...]
     batched: bool
+
+
+class _Constant(NamedTuple):
+    """A parameter or buffer, or what is computed from such alone: names, kind, stored values."""
+
+    names: list[str]
+    is_buffer: bool
+    stored: int
+    derived: bool = False
 
 
 class _Plan(NamedTuple):
@@ -93,13 +103,19 @@ class Tracer(TorchDispatchMode):
             self._is_buffer.add(id(buffer))
         self._meta: dict[int, torch.Tensor] = {}
         self._alive: list[Any] = [model]
-        self._params: dict[int, tuple[list[str], bool, torch.Tensor]] = {}
+        self._constants: dict[int, _Constant] = {}
+        self._identities: dict[Any, int] = {}
         self._writers: dict[int, tuple[int, ...]] = {}
         self._batched: set[int] = set()
         self._plans: dict[OpOverload, _Plan] = {}
         for tensor in (*model.parameters(), *model.buffers()):
             if real or tensor.is_meta:
-                self._params[_storage(tensor)[0]] = (self._names[id(tensor)], id(tensor) in self._is_buffer, tensor)
+                self._declare_constant(tensor, tensor)
+
+    def _declare_constant(self, tensor: torch.Tensor, stand_in: torch.Tensor) -> None:
+        key = id(tensor)
+        constant = _Constant(self._names[key], key in self._is_buffer, tensor.numel())
+        self._constants[_storage(stand_in)[0]] = constant
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -145,7 +161,7 @@ class Tracer(TorchDispatchMode):
             self._meta[key] = found
             self._alive.append(tensor)
             if key in self._names:
-                self._params[_storage(found)[0]] = (self._names[key], key in self._is_buffer, tensor)
+                self._declare_constant(tensor, found)
         return found
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -165,13 +181,12 @@ class Tracer(TorchDispatchMode):
         out = plan.shape_rule(args, kwargs) if plan.shape_rule else None
         if out is None:
             out = func(*args, **kwargs)
-        if plan.free:
-            if self._only_aliases(args, out):
-                self.free += 1
-                return out
+        if plan.free and (not func.is_view or self._only_aliases(args, out)):
+            self.free += 1
+        elif plan.free:
             self._record(func, _aten.Work("copy"), args, kwargs, out)
-            return out
-        self.record_call(func, args, kwargs, out)
+        else:
+            self.record_call(func, args, kwargs, out)
         return out
 
     def _plan(self, func: OpOverload) -> _Plan:
@@ -216,8 +231,8 @@ class Tracer(TorchDispatchMode):
         if isinstance(tensor, torch.Tensor) and twin is not tensor:
             self.link(twin, tensor)
             key = _storage(tensor)[0]
-            if key in self._params:
-                self._params[_storage(twin)[0]] = self._params[key]
+            if key in self._constants:
+                self._constants[_storage(twin)[0]] = self._constants[key]
         return twin
 
     def _only_aliases(self, args: Any, out: Any) -> bool:
@@ -236,76 +251,91 @@ class Tracer(TorchDispatchMode):
     def _record(self, func: OpOverload, work: _aten.Work, args: Any, kwargs: Any, out: Any) -> None:
         index = len(self.records)
         path, leaf = self._path[-1]
+        base = _aten.base_name(func)
         specs: list[TensorSpec] = []
+        constant: list[_Constant] = []
         owner, batched, seen = "", False, set()
-        for tensor in tensors_in(args, kwargs):
+        read = args[1:] if base in _OVERWRITE else args
+        for tensor in tensors_in(read, {k: v for k, v in kwargs.items() if k != "out"} if kwargs else ()):
             if id(tensor) in seen:
                 continue
             seen.add(id(tensor))
-            spec, key = self._input(tensor, work, args, out)
+            key, _ = _storage(tensor)
+            spec = self._input(tensor, work, args, out)
             specs.append(spec)
             batched = batched or key in self._batched
+            if spec.role != "input":
+                constant.append(self._constants[key])
             if spec.role == "weight" and not owner:
-                owner = self._owner(key, path)
+                owner = self._owner(constant[-1], path)
         for tensor in tensors_in(out):
             self._alive.append(tensor)
             key, nbytes = _storage(tensor)
             name, bits, is_float = _DTYPES.get(tensor.dtype) or _other(tensor.dtype)
-            shape = tuple(tensor.shape)
-            specs.append(TensorSpec("output", shape, tensor.numel(), name, bits, is_float, batched))
+            specs.append(TensorSpec("output", tuple(tensor.shape), tensor.numel(), name, bits, is_float, batched))
             partial = tensor.numel() * tensor.element_size() < nbytes
             self._writers[key] = (*self._writers.get(key, ()), index) if partial else (index,)
             if batched:
                 self._batched.add(key)
+            if constant and len(constant) == len(seen) and key not in self._constants:
+                self._constants[key] = constant[0]._replace(stored=tensor.numel(), derived=True)
         if work.kind == "matmul" and owner:
             work = work._replace(kind="linear")
-        target = f"{func.namespace}.{_aten.base_name(func)}.{func._overloadname}"
-        base = _aten.base_name(func).strip("_")
-        self.records.append(Record(target, base, path, leaf, owner, work, tuple(specs), batched))
+        target = f"{func.namespace}.{base}.{func._overloadname}"
+        self.records.append(Record(target, base.strip("_"), path, leaf, owner, work, tuple(specs), batched))
 
-    def _input(self, tensor: torch.Tensor, work: _aten.Work, args: Any, out: Any) -> tuple[TensorSpec, int]:
+    def _input(self, tensor: torch.Tensor, work: _aten.Work, args: Any, out: Any) -> TensorSpec:
         key, nbytes = _storage(tensor)
         name, bits, is_float = _DTYPES.get(tensor.dtype) or _other(tensor.dtype)
-        shape, elements = tuple(tensor.shape), tensor.numel()
-        if elements > 1 and (0 in tensor.stride() or elements * tensor.element_size() > nbytes):
-            distinct = 1
-            for size, stride in zip(shape, tensor.stride(), strict=True):
-                distinct *= size if stride else 1
-            elements = min(distinct, max(nbytes // tensor.element_size(), 1))
-        param = self._params.get(key)
-        if param is None:
-            writers = self._writers.get(key, ())
-            return TensorSpec(
-                "input", shape, elements, name, bits, is_float, key in self._batched, producers=writers
-            ), key
-        names, is_buffer, stored = param
-        self.parameters[names[0]] = (stored.numel(), bits)
-        if work.kind not in _WEIGHT_KINDS or len(shape) < 2:
-            role: Role = "state" if is_buffer else "parameter"
-            return TensorSpec(role, shape, elements, name, bits, is_float, name=names[0], stored=stored.numel()), key
-        read, channels = _weight_read(tensor, elements, work.kind, args, out)
-        grows = read < stored.numel() and work.kind == "embedding"
+        shape, stride, elements = tuple(tensor.shape), tensor.stride(), tensor.numel()
+        if elements > 1 and (0 in stride or elements * tensor.element_size() > nbytes):
+            elements = _distinct(shape, stride)
+        part = key, tensor.storage_offset(), shape, stride
+        identity = self._identities.setdefault(part, len(self._identities))
+        writers = self._writers.get(key, ())
+        constant = self._constants.get(key)
+        role: Role = "input"
+        batched, channels, stored, label = key in self._batched, 1, 0, ""
+        if constant is not None:
+            stored, label = constant.stored, constant.names[0]
+            if not constant.derived:
+                self.parameters[label] = (stored, bits)
+            role = "state" if constant.is_buffer else "parameter"
+            if work.kind in _WEIGHT_KINDS and len(shape) >= 2:
+                role = "weight"
+                rows = next((t for t in tensors_in(args) if not t.dtype.is_floating_point), None)
+                if work.kind == "embedding" and rows is not None:
+                    elements, channels = rows.numel() * shape[-1], rows.numel()
+                    batched = _storage(rows)[0] in self._batched
+                else:
+                    channels = _channels(tensor, elements, work.kind, args, out)
         return TensorSpec(
-            "weight", shape, read, name, bits, is_float, grows, channels, names[0], stored=stored.numel()
-        ), key
+            role, shape, elements, name, bits, is_float, batched, channels, label, writers, stored, identity
+        )
 
-    def _owner(self, key: int, path: str) -> str:
-        owners = [name.rpartition(".")[0] or name for name in self._params[key][0]]
-        return path if path in owners else owners[0]
+    @staticmethod
+    def _owner(constant: _Constant, path: str) -> str:
+        owners = [name.rpartition(".")[0] or name for name in constant.names]
+        return path if path in owners or (path and owners[0].startswith(f"{path}.")) else owners[0]
 
 
-def _weight_read(tensor: torch.Tensor, elements: int, kind: str, args: Any, out: Any) -> tuple[int, int]:
-    """Return how many values of a weight are read, and how many output channels share them out."""
+def _distinct(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Count the values that an expanded or overlapping view can reach."""
+    product, extent = 1, 1
+    for size, step in zip(shape, stride, strict=True):
+        product *= size if step else 1
+        extent += (size - 1) * step
+    return min(product, extent)
+
+
+def _channels(tensor: torch.Tensor, elements: int, kind: str, args: Any, out: Any) -> int:
+    """Return how many output channels share out a weight's values."""
     shape = tensor.shape
-    if kind == "embedding":
-        rows = next((t.numel() for t in tensors_in(args) if not t.dtype.is_floating_point), 0)
-        read = min(rows * shape[-1], elements)
-        return read, max(read // shape[-1], 1)
     if kind == "conv_transpose":
-        return elements, out.shape[1 - len(shape)]
-    if kind == "matmul" and tensor is not args[0]:
-        return elements, elements // shape[-2]
-    return elements, elements // shape[-1] if kind == "matmul" else shape[0]
+        return int(out.shape[1 - len(shape)])
+    if kind == "matmul":
+        return elements // shape[-2 if tensor is not args[0] else -1]
+    return shape[0]
 
 
 def _other(dtype: torch.dtype) -> tuple[str, int, bool]:
