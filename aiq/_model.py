@@ -6,7 +6,8 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from roofline import OpGraph
 
-_INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dims>\d+(?:,\d+)*)(?::(?P<dtype>\w+))?")
+_INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<dims>[0-9]{1,12}(?:,[0-9]{1,12})*)(?::(?P<dtype>\w+))?")
 _DTYPES = ("float32", "float16", "bfloat16", "int64", "int32", "bool")
 
 
@@ -106,34 +107,39 @@ def _parse_input(text: str) -> tuple[str, tuple[int, ...], str]:
 def _on_meta(shapes: Sequence[tuple[str, tuple[int, ...], str]]) -> Any:
     import torch
 
-    tensors = [(name, torch.empty(dims, dtype=getattr(torch, dtype), device="meta")) for name, dims, dtype in shapes]
-    named = [name for name, _ in tensors if name]
-    if named and len(named) != len(tensors):
-        raise InputError("either every --input has a name or none has. Next: name them all, or none.")
-    if named:
-        return dict(tensors)
-    return tensors[0][1] if len(tensors) == 1 else tuple(tensor for _, tensor in tensors)
+    names = [name for name, _, _ in shapes if name]
+    if names and (len(names) != len(shapes) or len(set(names)) != len(names)):
+        raise InputError("either every --input has a name of its own or none has. Next: name them all, or none.")
+    tensors = []
+    for _, dims, dtype in shapes:
+        try:
+            tensors.append(torch.empty(dims, dtype=getattr(torch, dtype), device="meta"))
+        except (RuntimeError, TypeError):
+            size = "x".join(map(str, dims))
+            raise InputError(f"input {size} is too large for any tensor. Next: give a smaller shape.") from None
+    if names:
+        return dict(zip(names, tensors, strict=True))
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)
 
 
 def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
     import torch
 
     location, _, attribute = name.rpartition(":")
-    namespace = _import(location, name)
-    target = namespace
-    for part in attribute.split("."):
-        known = [n for n in dir(target) if not n.startswith("_") and callable(getattr(target, n, None))]
-        if not hasattr(target, part):
-            raise unknown_name(
-                f"callable in {location}", attribute, known, "name a function or class that takes no argument"
-            )
-        target = getattr(target, part)
-    try:
-        built = target()
-    except Exception as error:
-        raise ModelError(
-            f"model {name!r} raised while it was built: {_reason(error)} Next: call it by itself."
-        ) from error
+    with _importing_from(location):
+        target = _import(location, name)
+        for part in attribute.split("."):
+            known = [n for n in dir(target) if not n.startswith("_") and callable(getattr(target, n, None))]
+            if not hasattr(target, part):
+                step = "name a function or class that takes no argument"
+                raise unknown_name(f"callable in {location}", attribute, known, step)
+            target = getattr(target, part)
+        try:
+            built = target()
+        except Exception as error:
+            raise ModelError(
+                f"model {name!r} raised while it was built: {_reason(error)} Next: call it by itself."
+            ) from error
     module, example = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
     if not isinstance(module, torch.nn.Module):
         raise ModelError(
@@ -143,16 +149,29 @@ def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
     return module, example
 
 
-def _import(location: str, name: str) -> Any:
-    is_file = "/" in location or location.endswith(".py")
-    if is_file and not Path(location).is_file():
-        raise ModelError(f"model {name!r}: there is no file {location!r}. Next: check the path.")
-    here = str(Path(location).resolve().parent if is_file else Path.cwd())
+def _is_file(location: str) -> bool:
+    return "/" in location or location.endswith(".py")
+
+
+@contextmanager
+def _importing_from(location: str) -> Iterator[None]:
+    """Let imports see the file's folder, or the working directory, as running the file by itself would."""
+    here = str(Path(location).resolve().parent if _is_file(location) else Path.cwd())
     sys.path.insert(0, here)
     try:
-        if not is_file:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _import(location: str, name: str) -> Any:
+    if _is_file(location) and not Path(location).is_file():
+        raise ModelError(f"model {name!r}: there is no file {location!r}. Next: check the path.")
+    try:
+        if not _is_file(location):
             return importlib.import_module(location)
-        spec = importlib.util.spec_from_file_location(Path(location).stem, location)
+        spec = importlib.util.spec_from_file_location(f"aiq_model_{Path(location).stem}", location)
         if spec is None or spec.loader is None:
             raise ModelError(f"model {name!r}: {location!r} is no Python file. Next: give a .py file.")
         namespace = importlib.util.module_from_spec(spec)
@@ -165,8 +184,6 @@ def _import(location: str, name: str) -> Any:
         raise ModelError(
             f"model {name!r}: importing {location!r} failed: {_reason(error)} Next: import it by itself."
         ) from error
-    finally:
-        sys.path.remove(here)
 
 
 def _reason(error: Exception) -> str:

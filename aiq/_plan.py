@@ -17,7 +17,7 @@ from aiq.proxy import LossTable
 from aiq.registry import load_proxy
 from hardware_specs import HardwareSpec
 from roofline import CostTable, GraphEstimate, LayerPrecision, OpGraph, estimate
-from roofline.errors import InputError
+from roofline.errors import AIQError, InputError
 
 PLAN_SCHEMA_VERSION = 1
 DEFAULT_FORMATS = ("keep", "w8", "w4", "w8a8", "w4a8")
@@ -201,6 +201,7 @@ def plan(
     size = graph.batch if batch is None else batch
     table = CostTable(graph, hardware, options, batch=size, traffic=traffic)
     losses = source.loss_table(model, graph, {layer: table.layer_options(layer) for layer in graph.layers})
+    _check_losses(losses.losses, table.bytes.shape, source.name)
     baseline = estimate(graph, hardware, batch=size, traffic=traffic)
     frontiers = _frontiers(table, losses.losses)
     picks = {**_uniform(table), **_on_frontiers(frontiers)}
@@ -228,6 +229,15 @@ def _options(formats: Sequence[str], hardware: HardwareSpec) -> list[LayerPrecis
             "there is nothing to choose between: only 'keep' is given. Next: add a format, for instance w8."
         )
     return options
+
+
+def _check_losses(losses: NDArray[np.float64], shape: tuple[int, ...], proxy: str) -> None:
+    found = np.shape(losses)
+    if found != shape or not np.isfinite(losses).all() or (losses < 0).any():
+        raise AIQError(
+            f"accuracy proxy {proxy!r} gave losses of shape {list(found)} instead of {list(shape)}, or one that is negative "
+            "or not finite. Next: return one loss of at least 0 for each layer and option."
+        )
 
 
 def _frontiers(table: CostTable, losses: NDArray[np.float64]) -> dict[str, list[Frontier]]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from roofline.errors import InputError
+
 MAX_STATES = 100_000
+_FEWEST_STATES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +27,7 @@ class Frontier:
 
     costs: NDArray[np.float64]
     losses: NDArray[np.float64]
-    choices: NDArray[np.uint8]
+    choices: NDArray[np.uint16]
     supported: NDArray[np.bool_]
     gap: float
 
@@ -50,12 +53,19 @@ def pareto_frontier(
     Args:
         costs: Cost of option k in layer l, [L, K], at least 0.
         losses: Loss of option k in layer l, [L, K], at least 0.
-        max_states: Partial sums kept after a layer.
+        max_states: Partial sums kept after a layer, at least 3.
+
+    Raises:
+        InputError: ``max_states`` below 3.
 
     Source: Kellerer, Pferschy and Pisinger, Knapsack Problems, 2004, chapters 3.4 (dominance), 6 (trimming) and 11.
     """
+    if max_states < _FEWEST_STATES:
+        raise InputError(
+            f"max_states must be at least {_FEWEST_STATES}, got {max_states}. Next: leave it at {MAX_STATES}."
+        )
     total_cost, total_loss = np.zeros(1), np.zeros(1)
-    history: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
+    history: list[tuple[NDArray[np.int32], NDArray[np.uint16]]] = []
     growth = 1.0
     for layer_cost, layer_loss in zip(costs, losses, strict=True):
         cost = (layer_cost[:, None] + total_cost).ravel()
@@ -64,9 +74,9 @@ def pareto_frontier(
         if len(keep) > max_states:
             keep, factor = _trim(keep, loss, max_states)
             growth *= factor
-        history.append(((keep % len(total_cost)).astype(np.int32), (keep // len(total_cost)).astype(np.uint8)))
+        history.append(((keep % len(total_cost)).astype(np.int32), (keep // len(total_cost)).astype(np.uint16)))
         total_cost, total_loss = cost[keep], loss[keep]
-    choices = np.empty((len(total_cost), len(costs)), dtype=np.uint8)
+    choices = np.empty((len(total_cost), len(costs)), dtype=np.uint16)
     index = np.arange(len(total_cost), dtype=np.int32)
     for position in range(len(costs) - 1, -1, -1):
         parents, options = history[position]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from aiq.proxy import AccuracyProxy
-from hardware_specs.errors import unknown_name
+from hardware_specs.errors import AIQError, unknown_name
 
 PROXIES = "aiq.proxies"
 
@@ -26,5 +26,12 @@ def load_proxy(text: str) -> AccuracyProxy:
     found = [entry for entry in entry_points(group=PROXIES) if entry.name == name]
     if not found:
         raise unknown_name("accuracy proxy", name, proxy_names(), "name one of these, or install its package")
-    proxy: AccuracyProxy = found[0].load()(argument)
+    try:
+        make = found[0].load()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise AIQError(
+            f"accuracy proxy {name!r} does not import: {reason}. Next: mend or remove its package."
+        ) from error
+    proxy: AccuracyProxy = make(argument)
     return proxy

@@ -129,8 +129,8 @@ def check_writable(path: str | Path, suffixes: Sequence[str]) -> Path:
         raise InputError(
             f"cannot write {str(path)!r}: known suffixes: {', '.join(suffixes)}. Next: choose one of these."
         )
-    existed = target.exists()
     try:
+        existed = target.exists()
         with target.open("ab"):
             pass
     except OSError as error:
@@ -138,5 +138,5 @@ def check_writable(path: str | Path, suffixes: Sequence[str]) -> Path:
             f"cannot write {str(path)!r}: {error.strerror}. Next: choose a folder that exists and is yours."
         ) from None
     if not existed:
-        target.unlink()
+        target.unlink(missing_ok=True)
     return target

@@ -41,7 +41,12 @@ class MeasuredLosses:
             UnknownNameError: The file speaks of a layer that the model has not.
         """
         unit, found = self._read()
-        known = {(layer, _canonical(text, self.path)): loss for layer, text, loss in found}
+        known: dict[tuple[str, LayerPrecision], float] = {}
+        for layer, text, loss in found:
+            cell = layer, _canonical(text, self.path)
+            if cell in known:
+                raise AIQError(f"{self.path}: layer {layer!r} as {cell[1]} stands twice. Next: drop one.")
+            known[cell] = loss
         for layer, _ in known:
             if layer not in graph.layers:
                 raise unknown_name(f"layer in {self.path}", layer, graph.layers, "run 'aiq graph MODEL' for the names")
@@ -64,6 +69,8 @@ class MeasuredLosses:
             text = self.path.read_text("utf-8")
             if self.path.suffix == ".csv":
                 rows = csv.DictReader(text.splitlines())
+                if not {"layer", "format", "loss"} <= set(rows.fieldnames or ()):
+                    raise KeyError("layer, format, loss")
                 return "as measured", [_entry(r["layer"], r["format"], r["loss"], self.path) for r in rows]
             data: dict[str, Any] = json.loads(text)
             cells = [(layer, fmt, loss) for layer, row in data["losses"].items() for fmt, loss in row.items()]
@@ -72,7 +79,7 @@ class MeasuredLosses:
             raise AIQError(
                 f"cannot read loss table {str(self.path)!r}: {error.strerror}. Next: check the path."
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error):
             raise AIQError(
                 f"{self.path}: not a loss table. Next: write JSON with losses by layer and format, or CSV with the "
                 "columns layer, format, loss."

@@ -14,8 +14,8 @@ from aiq.quantize import fake_quantize, noise_to_signal
 from roofline import LayerPrecision, OpGraph, Precision
 from roofline.errors import AIQError, InputError
 
-_GAUSSIAN_POINTS = 8192
-_CLIP_SIGMAS = np.linspace(1.0, 6.0, 101)
+_GAUSSIAN_POINTS, _GAUSSIAN_LIMIT = 20_001, 8.0
+_CLIP_SIGMAS = np.linspace(1.0, 6.0, 101).tolist()
 
 
 class WeightSqnr:
@@ -53,6 +53,11 @@ class WeightSqnr:
                 if option.weights and signal:
                     noise = sum(w.double().square().sum().item() * noise_to_signal(w, option.weights) for w in weights)
                     ratio += noise / signal
+                if not np.isfinite(ratio):
+                    names = ", ".join(map(repr, owned))
+                    raise AIQError(
+                        f"{names} of {layer!r} does not fit {option.label}. Next: leave it out of --formats."
+                    )
                 losses[row, column] = 100.0 * ratio
         return LossTable(
             losses,
@@ -75,15 +80,13 @@ def _checked(weight: torch.Tensor, name: str) -> torch.Tensor:
 @cache
 def _activation_noise(precision: Precision) -> float:
     """Return the noise-to-signal ratio of a standard Gaussian in a format, at its best clipping."""
-    quantiles = (torch.arange(_GAUSSIAN_POINTS, dtype=torch.float64) + 0.5) / _GAUSSIAN_POINTS
-    points = torch.special.ndtri(quantiles)
-    if precision.is_float:
-        return noise_to_signal(points[None], precision)
-    signal = points.square().sum().item()
-    best = float("inf")
-    for sigmas in _CLIP_SIGMAS:
-        clipped = points.clamp(-sigmas, sigmas)
-        with_limit = torch.cat([clipped, torch.tensor([sigmas], dtype=torch.float64)])
-        noise = (points - fake_quantize(with_limit[None], precision)[0, :-1]).square().sum().item()
-        best = min(best, noise / signal)
-    return best
+    points = torch.linspace(-_GAUSSIAN_LIMIT, _GAUSSIAN_LIMIT, _GAUSSIAN_POINTS, dtype=torch.float64)
+    weights = torch.exp(-points.square() / 2)
+    signal = (weights * points.square()).sum()
+    clips = [_GAUSSIAN_LIMIT] if precision.is_float else _CLIP_SIGMAS
+    noises = []
+    for clip in clips:
+        within = torch.cat([points.clamp(-clip, clip), torch.tensor([clip], dtype=torch.float64)])
+        rounded = fake_quantize(within[None], precision)[0, :-1].to(torch.float64)
+        noises.append((weights * (points - rounded).square()).sum().item())
+    return min(noises) / signal.item()

@@ -13,18 +13,17 @@ def si(value: float, unit: str = "", *, digits: int = 3) -> str:
         return "–"
     if value == 0:
         return f"0 {unit}".rstrip()
-    power = min(max(3 * floor(log10(abs(value)) / 3), -12), 18)
-    scaled = value / 10.0**power
-    if float(f"{abs(scaled):.{digits}g}") >= 1000 and power < 18:
-        power += 3
-        scaled = value / 10.0**power
-    whole = value == int(value) and power == 0
-    text = f"{scaled:.0f}" if whole and abs(scaled) < 1000 else _significant(scaled, digits)
+    rounded = float(f"{value:.{digits - 1}e}")
+    power = 3 * floor(log10(abs(rounded)) / 3)
+    if power not in _PREFIXES:
+        return f"{value:.{digits - 1}e} {unit}".rstrip()
+    text = f"{value:.0f}" if value == int(value) and power == 0 else _significant(value / 10.0**power, digits)
     return f"{text} {_PREFIXES[power]}{unit}".rstrip()
 
 
 def _significant(value: float, digits: int) -> str:
-    decimals = max(digits - 1 - floor(log10(abs(value))), 0)
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = max(digits - 1 - floor(log10(abs(rounded))), 0)
     return f"{value:.{decimals}f}"
 
 
@@ -35,6 +34,8 @@ def percent(share: float) -> str:
 
 def number(value: float, *, digits: int = 3) -> str:
     """Format a plain number to a few significant digits, without exponent in the usual range."""
+    if not isfinite(value):
+        return "–"
     if value and (abs(value) >= 1e6 or abs(value) < 1e-3):
         return f"{value:.{digits - 1}e}"
     return _significant(value, digits) if value else "0"

@@ -220,20 +220,20 @@ def test_batch_scales_and_sustained_is_slower() -> None:
     assert sustained["latency_s"] > eight["latency_s"]
 
 
-# Layer 0: 20000 weights, 200 biases in FP32, 100 in, 200 out at one byte = 21100 B = 211 µs; 2·20000 + 200 FLOPs.
+# Layer 0: 20000 weights, 100 in, 200 out at one byte, 200 biases at two = 20700 B = 207 µs; 40000 / 4e9 + 200 / 1e9 s.
 # Layer 2: 2000 weights at one byte, 10 biases, 200 in and 10 out in FP32 = 2880 B = 28.8 µs; 2·2000 FLOPs in FP32.
 GOLDEN_HEADER = (
     "name   kind     precision    FLOPs     bytes   FLOP/B   ridge   bound    level   latency    share   "
     "headroom   computes in"
 )
 GOLDEN_ROWS = """\
-0      linear   int8/int8   40.2 k   21.1 kB     1.91    40.0   memory   dram     211 µs   88.0 %      20.7x   int8
-2      linear   int8/keep   4.00 k   2.88 kB     1.39    10.0   memory   dram    28.8 µs   12.0 %      7.20x   fp32
+0      linear   int8/int8   40.2 k   20.7 kB     1.94    40.0   memory   dram     207 µs   87.8 %      20.3x   int8
+2      linear   int8/keep   4.00 k   2.88 kB     1.39    10.0   memory   dram    28.8 µs   12.2 %      7.20x   fp32
 """
 GOLDEN_CSV = """\
 name,kind,precision,flops,bytes,arithmetic_intensity,ridge,bound,level,latency_s,share,headroom,computes_in
-0,linear,int8/int8,40200,21100,1.90521327014218,40.0,memory,dram,0.000211,0.8798999165971644,20.686274509803923,int8
-2,linear,int8/keep,4000,2880,1.3888888888888888,10.0,memory,dram,2.88e-05,0.12010008340283569,7.2,fp32
+0,linear,int8/int8,40200,20700,1.9420289855072463,40.0,memory,dram,0.000207,0.8778625954198473,20.294117647058822,int8
+2,linear,int8/keep,4000,2880,1.3888888888888888,10.0,memory,dram,2.88e-05,0.12213740458015267,7.2,fp32
 """
 
 
@@ -244,16 +244,16 @@ def test_golden_output(here: Path) -> None:
     out = run(*arguments).out
     headline, _, table = out.partition("\n\n")
     assert table.startswith(f"{GOLDEN_HEADER}\n{'─' * len(GOLDEN_HEADER)}\n{GOLDEN_ROWS}")
-    for part in ("golden_net.py:build, w8a8,2=w8, batch 1, fused traffic on Toy machine", "1.843 FLOP/byte", "240 µs"):
+    for part in ("golden_net.py:build, w8a8,2=w8, batch 1, fused traffic on Toy machine", "1.874 FLOP/byte", "236 µs"):
         assert part in headline
-    for part in ("4.17 ksamples/s", "44.2 kFLOPs (1 MAC = 2 FLOP)", "24.0 kB moved", "bound by dram 100 %"):
+    for part in ("4.24 ksamples/s", "44.2 kFLOPs (1 MAC = 2 FLOP)", "23.6 kB moved", "bound by dram 100 %"):
         assert part in headline
     assert "- weights int8 are widened to fp32, the other operand's format: 2\n" in out
     assert "- time is a lower bound from datasheet peaks of Toy machine, not a measurement\n" in out
     assert "- no launch overhead is known for toy: taken as 0\n" in out
     assert run(*arguments, "--format", "csv").out == GOLDEN_CSV
     found = json.loads(run(*arguments, "--format", "json").out)
-    assert (found["flops"], found["bytes"], found["latency_s"]) == (44200, 23980, pytest.approx(239.8e-6, rel=1e-12))
+    assert (found["flops"], found["bytes"], found["latency_s"]) == (44200, 23580, pytest.approx(235.8e-6, rel=1e-12))
 
 
 def test_one_of_something_is_singular(here: Path) -> None:

@@ -45,7 +45,7 @@ def fake_quantize(values: torch.Tensor, precision: Precision) -> torch.Tensor:
 def _grouped(flat: torch.Tensor, group_size: int) -> tuple[torch.Tensor, int]:
     """Split rows into groups; a short last group repeats its last value, which changes no maximum or minimum."""
     size = flat.shape[1]
-    if not group_size:
+    if not group_size or group_size >= size:
         return flat[:, None, :], size
     short = -size % group_size
     padded = torch.cat([flat, flat[:, -1:].expand(-1, short)], dim=1) if short else flat
@@ -53,20 +53,27 @@ def _grouped(flat: torch.Tensor, group_size: int) -> tuple[torch.Tensor, int]:
 
 
 def _integer(groups: torch.Tensor, precision: Precision) -> torch.Tensor:
+    values = groups.to(torch.float64)
     if precision.zero_point_bits:
         steps = 2**precision.bits - 1
-        low = groups.amin(-1, keepdim=True).clamp(max=0)
-        scale = ((groups.amax(-1, keepdim=True).clamp(min=0) - low) / steps).clamp(min=torch.finfo(torch.float32).tiny)
+        low = values.amin(-1, keepdim=True).clamp(max=0)
+        scale = _nonzero((values.amax(-1, keepdim=True).clamp(min=0) - low) / steps)
         zero = (-low / scale).round()
-        return ((groups / scale).round() + zero).clamp(0, steps).sub(zero).mul(scale)
-    limit = 2 ** (precision.bits - 1) - 1
-    scale = (groups.abs().amax(-1, keepdim=True) / limit).clamp(min=torch.finfo(torch.float32).tiny)
-    return (groups / scale).round().clamp(-limit, limit) * scale
+        rounded = ((values / scale).round() + zero).clamp(0, steps).sub(zero)
+    else:
+        limit = 2 ** (precision.bits - 1) - 1
+        scale = _nonzero(values.abs().amax(-1, keepdim=True) / limit)
+        rounded = (values / scale).round().clamp(-limit, limit)
+    return rounded.mul(scale).to(torch.float32)
+
+
+def _nonzero(scale: torch.Tensor) -> torch.Tensor:
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def _fp8(groups: torch.Tensor, precision: Precision) -> torch.Tensor:
     dtype = _CASTS[precision.name]
-    scale = (groups.abs().amax(-1, keepdim=True) / torch.finfo(dtype).max).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = _nonzero(groups.abs().amax(-1, keepdim=True) / torch.finfo(dtype).max)
     return (groups / scale).to(dtype).to(torch.float32) * scale
 
 
