@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 specs = typer.Typer(
-    help="Machine specifications: list them, show one with its sources, check a file.",
+    help="List, show and check machines.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -66,13 +70,14 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 
 @app.command()
 def graph(model: ModelArgument, inputs: Inputs = None, fmt: Format = "table") -> None:
-    """Show a model's operators: shapes, MACs, FLOPs and bytes in its own formats."""
+    """Show a model's operators."""
     _check_format(fmt)
-    loaded = _model(model, inputs)
+    with _working():
+        traced = _model(model, inputs).trace()
 
     from aiq._views import graph_report
 
-    _show(graph_report(loaded.trace()), fmt)
+    _show(graph_report(traced), fmt)
 
 
 @app.command()
@@ -89,20 +94,21 @@ def roofline(
     ] = None,
     fmt: Format = "table",
 ) -> None:
-    """Show what bounds each layer on a machine, and how long it takes at best."""
+    """Show what bounds each layer on a machine."""
     _check_format(fmt)
     from aiq.report import check_writable
     from roofline.scheme import Scheme
 
-    target = check_writable(plot, (".svg", ".png")) if plot else None
+    target = check_writable(plot, (".svg", ".png")) if plot is not None else None
     machine = _machine(hardware, rates)
-    chosen = Scheme.parse(scheme) if scheme else None
-    loaded = _model(model, inputs)
+    chosen = Scheme.parse(scheme) if scheme is not None else None
 
     from aiq._views import roofline_report
     from roofline import estimate
 
-    result = estimate(loaded.trace(), machine, chosen, batch=batch, traffic=traffic)
+    with _working():
+        traced = _model(model, inputs).trace()
+    result = estimate(traced, machine, chosen, batch=batch, traffic=traffic)
     if target:
         from roofline.plot import save
 
@@ -117,12 +123,12 @@ def plan(
     inputs: Inputs = None,
     hardware: Hardware = "t4",
     formats: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--formats",
             help="Formats a layer may take, comma-separated; default keep,w8,w4,w8a8,w4a8 and a 16-bit float.",
         ),
-    ] = "",
+    ] = None,
     batch: Batch = None,
     traffic: Traffic = "fused",
     rates: Rates = "datasheet",
@@ -141,29 +147,29 @@ def plan(
     ] = 1.0,
     fmt: Format = "table",
 ) -> None:
-    """Rank quantization schemes before evaluating any, and say what an evaluation would cost."""
+    """Rank quantization schemes before any evaluation."""
     _check_format(fmt)
     from aiq.objective import Objective
 
     goal = Objective(target, lam, normalise)
     machine = _machine(hardware, rates)
-    loaded = _model(model, inputs, weights)
 
     from aiq import plan as make_plan
     from aiq._views import plan_report
 
-    options = [text for text in formats.split(",") if text.strip()]
-    result = make_plan(
-        loaded,
-        machine,
-        formats=options,
-        batch=batch,
-        traffic=traffic,
-        objective=goal,
-        proxy=proxy,
-        samples=samples,
-        probe_seconds=probe_seconds,
-    )
+    options = None if formats is None else [text for text in formats.split(",") if text.strip()]
+    with _working():
+        result = make_plan(
+            _model(model, inputs, weights),
+            machine,
+            formats=options,
+            batch=batch,
+            traffic=traffic,
+            objective=goal,
+            proxy=proxy,
+            samples=samples,
+            probe_seconds=probe_seconds,
+        )
     _show(plan_report(result), fmt)
 
 
@@ -179,9 +185,9 @@ def specs_list(fmt: Format = "table") -> None:
 
 @specs.command("show")
 def specs_show(
-    name: Annotated[str, typer.Argument(help="A short name or a .toml file.")], fmt: Format = "table"
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A short name or a .toml file.")], fmt: Format = "table"
 ) -> None:
-    """Show every number of a machine with its source."""
+    """Show a machine, each number with its source."""
     _check_format(fmt)
     import hardware_specs
     from aiq._views import spec_report
@@ -190,8 +196,8 @@ def specs_show(
 
 
 @specs.command("check")
-def specs_check(file: Annotated[str, typer.Argument(help="A .toml file, or a name of the catalogue.")]) -> None:
-    """Lint a specification: units, dense against sparse, formats, and peaks against geometry."""
+def specs_check(file: Annotated[str, typer.Argument(metavar="FILE", help="A .toml file, or a short name.")]) -> None:
+    """Lint a machine specification."""
     import hardware_specs
 
     spec = hardware_specs.load(file)
@@ -202,6 +208,15 @@ def specs_check(file: Annotated[str, typer.Argument(help="A .toml file, or a nam
         print(f"{spec.name}: {len(findings)} finding{'s' if len(findings) > 1 else ''}", file=sys.stderr)
         raise typer.Exit(1)
     print(f"{spec.name}: no findings")
+
+
+@app.command()
+def zoo(fmt: Format = "table") -> None:
+    """List the networks that ship with aiq."""
+    _check_format(fmt)
+    from aiq._views import zoo_report
+
+    _show(zoo_report(), fmt)
 
 
 def _machine(name: str, rates: str) -> HardwareSpec:
@@ -222,11 +237,18 @@ def _model(name: str, inputs: list[str] | None, weights: str | None = None) -> M
     from aiq import load_model
 
     model = load_model(name, inputs or ())
-    if weights:
+    if weights is not None:
         from aiq.zoo import load_weights
 
         load_weights(model.module, weights)
     return model
+
+
+@contextmanager
+def _working() -> Iterator[None]:
+    """Keep standard output for data: what a model prints goes to standard error."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def _check_format(fmt: str) -> None:
@@ -248,8 +270,11 @@ def main() -> None:
     """Run the command line: exit code 0 done, 1 findings, 2 a mistake that the user can mend."""
     from hardware_specs.errors import AIQError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        app()
+        app(prog_name="aiq")
     except AIQError as error:
         print(f"aiq: {error}", file=sys.stderr)
         raise SystemExit(2) from None

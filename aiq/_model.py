@@ -109,7 +109,11 @@ def _on_meta(shapes: Sequence[tuple[str, tuple[int, ...], str]]) -> Any:
 
     names = [name for name, _, _ in shapes if name]
     if names and (len(names) != len(shapes) or len(set(names)) != len(names)):
-        raise InputError("either every --input has a name of its own or none has. Next: name them all, or none.")
+        given = ", ".join(map(repr, names))
+        raise InputError(
+            f"either every --input has a name of its own or none has, got {given} for {len(shapes)} inputs. "
+            "Next: name them all, or none."
+        )
     tensors = []
     for _, dims, dtype in shapes:
         try:
@@ -136,7 +140,7 @@ def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
             target = getattr(target, part)
         try:
             built = target()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelError(
                 f"model {name!r} raised while it was built: {_reason(error)} Next: call it by itself."
             ) from error
@@ -180,12 +184,12 @@ def _import(location: str, name: str) -> Any:
         return namespace
     except AIQError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"model {name!r}: importing {location!r} failed: {_reason(error)} Next: import it by itself."
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from aiq._model import Model
 from aiq._probe import Probe, probe
-from aiq.frontier import Frontier, pareto_frontier
+from aiq._tradeoff import Tradeoff, tradeoffs
 from aiq.objective import Objective
 from aiq.proxy import LossTable
 from aiq.registry import load_proxy
@@ -22,6 +23,7 @@ from roofline.errors import AIQError, InputError
 PLAN_SCHEMA_VERSION = 1
 DEFAULT_FORMATS = ("keep", "w8", "w4", "w8a8", "w4a8")
 _FRONTIER_POINTS = 5
+_MOST_SAMPLES = 10**12
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class Candidate:
         objective: L, the smaller the better.
         speedup: Baseline latency over its latency.
         supported: Whether a sweep over λ could reach it; ``None`` for uniform schemes.
-        gap: Relative excess of its cost over a proved lower bound at the same loss.
+        gap: Relative excess of its cost for the plan's target over a proved lower bound at the same loss.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Candidate:
     objective: float
     speedup: float
     supported: bool | None
-    gap: float | None
+    gap: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -110,12 +112,17 @@ class Plan:
     batch: int
     traffic: str
     objective: Objective
+    ends: dict[str, float]
     proxy: str
     losses: LossTable = field(repr=False)
     baseline: GraphEstimate = field(repr=False)
     candidates: tuple[Candidate, ...] = field(repr=False)
-    frontier_gap: float
     cost: EvaluationCost = field(repr=False)
+
+    @property
+    def frontier_gap(self) -> float:
+        """Greatest gap on the target's own trade-off; 0 where all of its schemes are proved optimal."""
+        return max((c.gap for c in self.candidates if self.objective.target in c.origin.split(", ")), default=0.0)
 
     @property
     def best(self) -> Candidate:
@@ -136,6 +143,7 @@ class Plan:
                 "target": self.objective.target,
                 "lambda": self.objective.lam,
                 "normalise": self.objective.normalise,
+                **self.ends,
             },
             "proxy": {"name": self.proxy, "unit": self.losses.unit, "caveat": self.losses.caveat},
             "baseline": {
@@ -163,7 +171,7 @@ def plan(
     model: Model,
     hardware: HardwareSpec,
     *,
-    formats: Sequence[str] = (),
+    formats: Sequence[str] | None = None,
     batch: int | None = None,
     traffic: str = "fused",
     objective: Objective | None = None,
@@ -193,8 +201,10 @@ def plan(
         AIQError: See :func:`roofline.trace`, :func:`roofline.estimate` and the proxy.
     """
     goal = objective or Objective()
-    if samples < 1:
-        raise InputError(f"samples must be a whole number of at least 1, got {samples}. Next: choose one.")
+    if not 1 <= samples <= _MOST_SAMPLES:
+        raise InputError(f"samples must be a whole number from 1 to 1e12, got {samples}. Next: choose one.")
+    if not 0 <= probe_seconds < math.inf:
+        raise InputError(f"the probe takes a number of seconds of at least 0, got {probe_seconds}. Next: choose one.")
     source = load_proxy(proxy)
     options = _options(formats, hardware)
     graph = model.trace()
@@ -203,30 +213,23 @@ def plan(
     losses = source.loss_table(model, graph, {layer: table.layer_options(layer) for layer in graph.layers})
     _check_losses(losses.losses, table.bytes.shape, source.name)
     baseline = estimate(graph, hardware, batch=size, traffic=traffic)
-    frontiers = _frontiers(table, losses.losses)
-    picks = {**_uniform(table), **_on_frontiers(frontiers)}
-    candidates = tuple(_rank(picks, table, losses.losses, goal=goal, baseline=baseline, frontiers=frontiers))
-    count, free = len(graph.layers), len(options) - 1
-    calls = {
-        "one layer at a time (exact search)": count * free + 1,
-        "greedy as in the paper, at most": free * count * (count + 1) // 2 + 1,
-        "this plan's candidates": len(candidates),
-    }
+    found = tradeoffs(table, losses.losses)
+    picks = _merge({**_uniform(table), **_on_frontiers(found)}, table)
+    candidates, ends = _rank(picks, table, losses.losses, goal=goal, baseline=baseline, found=found)
     timing = probe(model, seconds=probe_seconds) if probe_seconds else "switched off"
-    cost = EvaluationCost(samples, calls, timing)
-    gap = max(f.gap for found in frontiers.values() for f in found)
-    return Plan(graph, hardware, size, traffic, goal, source.name, losses, baseline, candidates, gap, cost)
+    cost = EvaluationCost(samples, _calls(table, len(candidates)), timing)
+    return Plan(graph, hardware, size, traffic, goal, ends, source.name, losses, baseline, tuple(candidates), cost)
 
 
-def _options(formats: Sequence[str], hardware: HardwareSpec) -> list[LayerPrecision]:
-    texts = list(formats)
-    if not texts:
+def _options(formats: Sequence[str] | None, hardware: HardwareSpec) -> list[LayerPrecision]:
+    texts = list(formats or ())
+    if formats is None:
         half = next((f for f in ("bf16", "fp16") if f in hardware.compute), None)
         texts = [*DEFAULT_FORMATS, *([half] if half else [])]
     options = list(dict.fromkeys([LayerPrecision(), *(LayerPrecision.parse(text) for text in texts)]))
     if len(options) < 2:
         raise InputError(
-            "there is nothing to choose between: only 'keep' is given. Next: add a format, for instance w8."
+            "the formats leave nothing to choose between: only 'keep' is given. Next: add one, for instance w8."
         )
     return options
 
@@ -235,18 +238,9 @@ def _check_losses(losses: NDArray[np.float64], shape: tuple[int, ...], proxy: st
     found = np.shape(losses)
     if found != shape or not np.isfinite(losses).all() or (losses < 0).any():
         raise AIQError(
-            f"accuracy proxy {proxy!r} gave losses of shape {list(found)} instead of {list(shape)}, or one that is negative "
-            "or not finite. Next: return one loss of at least 0 for each layer and option."
+            f"accuracy proxy {proxy!r} gave losses of shape {list(found)} instead of {list(shape)}, or one that is "
+            "negative or not finite. Next: return one loss of at least 0 for each layer and option."
         )
-
-
-def _frontiers(table: CostTable, losses: NDArray[np.float64]) -> dict[str, list[Frontier]]:
-    """Return the exact trade-offs: for latency one for each memory level that may keep the weights, innermost last."""
-    return {
-        "ai": [pareto_frontier(table.bytes, losses)],
-        "memory": [pareto_frontier(table.weight_bytes, losses)],
-        "latency": [pareto_frontier(table.latency_s[level], losses) for level in table.levels],
-    }
 
 
 @dataclass
@@ -262,18 +256,33 @@ def _uniform(table: CostTable) -> dict[str, _Pick]:
     return {o.label: _Pick((k,) * len(table.layers), ["uniform"]) for k, o in enumerate(table.options)}
 
 
-def _on_frontiers(frontiers: dict[str, list[Frontier]]) -> dict[str, _Pick]:
+def _on_frontiers(found: dict[str, Tradeoff]) -> dict[str, _Pick]:
     """Take the scheme of least loss at equal steps of saving along each trade-off."""
     picks: dict[str, _Pick] = {}
-    for target, found in frontiers.items():
-        for frontier in found:
-            cheapest, dearest = frontier.costs[0], frontier.costs[-1]
-            for step in range(1, _FRONTIER_POINTS + 1):
-                saving = step / _FRONTIER_POINTS
-                index = frontier.best_for(dearest - saving * (dearest - cheapest))
-                choice = tuple(int(k) for k in frontier.choices[index])
-                picks[f"{target}-{round(100 * saving)}"] = _Pick(choice, [target], bool(frontier.supported[index]))
+    for target, tradeoff in found.items():
+        frontier = tradeoff.frontier
+        cheapest, dearest = frontier.costs[0], frontier.costs[-1]
+        for step in range(1, _FRONTIER_POINTS + 1):
+            saving = step / _FRONTIER_POINTS
+            index = frontier.best_for(dearest - saving * (dearest - cheapest))
+            choice = tuple(int(k) for k in frontier.choices[index])
+            picks[f"{target}-{round(100 * saving)}"] = _Pick(choice, [target], bool(frontier.supported[index]))
     return picks
+
+
+def _merge(picks: dict[str, _Pick], table: CostTable) -> dict[str, _Pick]:
+    """Join picks that stand for the same formats under the first name."""
+    merged: dict[tuple[int, ...], str] = {}
+    kept: dict[str, _Pick] = {}
+    for name, pick in picks.items():
+        first = merged.setdefault(table.canonical(pick.choice), name)
+        if first == name:
+            kept[name] = pick
+            continue
+        kept[first].origins.extend(o for o in pick.origins if o not in kept[first].origins)
+        if kept[first].supported is None:
+            kept[first].supported = pick.supported
+    return kept
 
 
 def _rank(
@@ -283,55 +292,48 @@ def _rank(
     *,
     goal: Objective,
     baseline: GraphEstimate,
-    frontiers: dict[str, list[Frontier]],
-) -> list[Candidate]:
-    merged: dict[tuple[int, ...], tuple[str, _Pick]] = {}
+    found: dict[str, Tradeoff],
+) -> tuple[list[Candidate], dict[str, float]]:
+    """Price the picks and order them by the objective; return them with the ends of its normalisation."""
+    priced = []
     for name, pick in picks.items():
-        key = table.canonical(pick.choice)
-        if key in merged:
-            merged[key][1].origins.extend(o for o in pick.origins if o not in merged[key][1].origins)
-        else:
-            merged[key] = (name, pick)
-    scores = table.score(np.array([pick.choice for _, pick in merged.values()]))
-    base = goal.merit(
-        arithmetic_intensity=baseline.arithmetic_intensity,
-        latency_s=baseline.latency_s,
-        weight_bytes=baseline.weight_bytes,
-    )
-    best = goal.merit(
-        arithmetic_intensity=table.flops / frontiers["ai"][0].costs[0],
-        latency_s=frontiers["latency"][-1].costs[0],
-        weight_bytes=frontiers["memory"][0].costs[0],
-    )
-    found = []
-    for index, (name, pick) in enumerate(merged.values()):
-        scheme = (
-            table.uniform(pick.choice[0], name) if "uniform" in pick.origins else table.scheme(pick.choice, name=name)
-        )
-        priced = estimate(baseline.graph, baseline.hardware, scheme, batch=baseline.batch, traffic=baseline.traffic)
+        uniform = "uniform" in pick.origins
+        scheme = table.uniform(pick.choice[0], name) if uniform else table.scheme(pick.choice, name=name)
+        result = estimate(baseline.graph, baseline.hardware, scheme, batch=baseline.batch, traffic=baseline.traffic)
         loss = float(losses[np.arange(len(pick.choice)), pick.choice].sum())
-        merit = goal.merit(
-            arithmetic_intensity=priced.arithmetic_intensity,
-            latency_s=priced.latency_s,
-            weight_bytes=priced.weight_bytes,
+        priced.append((name, pick, result, loss))
+    ends = {"baseline": _merit(goal, baseline), "best": max(_merit(goal, result) for _, _, result, _ in priced)}
+    candidates = [
+        Candidate(
+            name,
+            ", ".join(pick.origins),
+            result,
+            loss,
+            goal.value(_merit(goal, result), loss, baseline=ends["baseline"], best=ends["best"]),
+            baseline.latency_s / result.latency_s if result.latency_s else 1.0,
+            pick.supported,
+            found[goal.target].gap(_cost(goal, result), loss),
         )
-        costs = {"ai": scores.bytes[index], "memory": scores.weight_bytes[index], "latency": scores.latency_s[index]}
-        found.append(
-            Candidate(
-                name,
-                ", ".join(pick.origins),
-                priced,
-                loss,
-                goal.value(merit, loss, baseline=base, best=best),
-                baseline.latency_s / priced.latency_s,
-                pick.supported,
-                _gap(costs[goal.target], loss, frontiers[goal.target][-1]),
-            )
-        )
-    return sorted(found, key=lambda c: (c.objective, c.loss, c.name))
+        for name, pick, result, loss in priced
+    ]
+    return sorted(candidates, key=lambda c: (c.objective, c.loss, c.name)), ends
 
 
-def _gap(cost: float, loss: float, frontier: Frontier) -> float:
-    """Return how far a cost lies above what any scheme of at most this loss must cost."""
-    bound = frontier.costs[frontier.cheapest_within(loss * (1 + frontier.gap))]
-    return max(float(cost / bound) - 1.0, 0.0) if bound > 0 else 0.0
+def _merit(goal: Objective, result: GraphEstimate) -> float:
+    return goal.merit(
+        arithmetic_intensity=result.arithmetic_intensity, latency_s=result.latency_s, weight_bytes=result.weight_bytes
+    )
+
+
+def _cost(goal: Objective, result: GraphEstimate) -> float:
+    return float({"ai": result.bytes, "memory": result.weight_bytes, "latency": result.latency_s}[goal.target])
+
+
+def _calls(table: CostTable, candidates: int) -> dict[str, int]:
+    """Count oracle calls: options that a declared keep makes equal count once."""
+    free = sorted(len(set(table.layer_options(layer))) - 1 for layer in table.layers)
+    return {
+        "one layer at a time (exact search)": sum(free) + 1,
+        "greedy as in the paper, at most": sum(n * position for position, n in enumerate(free, start=1)) + 1,
+        "this plan's candidates": candidates,
+    }

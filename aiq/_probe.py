@@ -39,35 +39,47 @@ class Probe:
 
 
 def probe(model: Model, *, seconds: float = 1.0) -> Probe | str:
-    """Time forward passes on random inputs for about ``seconds``; return the reason where that cannot be done."""
+    """Time forward passes on random inputs for about ``seconds``; return the reason where that cannot be done.
+
+    A first pass of one sample sets the batch: as many samples, up to 32, as let several passes fit the time.
+    """
     import torch
 
     if any(p.is_meta for p in model.module.parameters()):
         return "its weights are on meta"
-    example = _random_inputs(model.example)
+    batch = 1
+    example = _random_inputs(model.example, batch)
     if example is None:
         return "random inputs can only be made for floating-point images and vectors"
     times: list[float] = []
-    started = time.perf_counter()
     try:
         with torch.inference_mode():
-            while len(times) < _MIN_RUNS + 1 or (time.perf_counter() - started < seconds and len(times) <= _MAX_RUNS):
-                before = time.perf_counter()
+            one = _timed(model, example)
+            batch = int(min(max(seconds / (_MIN_RUNS * one), 1), PROBE_BATCH))
+            example = _random_inputs(model.example, batch) or example
+            started = time.perf_counter()
+            if batch > 1:
                 model.module(*example)
-                times.append(time.perf_counter() - before)
+            while len(times) < _MIN_RUNS or (time.perf_counter() - started < seconds and len(times) < _MAX_RUNS):
+                times.append(_timed(model, example))
     except Exception as error:
-        return f"forward raised {type(error).__name__} on random input at batch {PROBE_BATCH}"
-    counted = times[1:]
-    low, _, high = quantiles(counted, n=4)
-    middle = median(counted)
-    return Probe(PROBE_BATCH / middle, PROBE_BATCH, len(counted), (high - low) / middle, torch.get_num_threads())
+        return f"forward raised {type(error).__name__} on random input at batch {batch}"
+    low, _, high = quantiles(times, n=4)
+    middle = median(times)
+    return Probe(batch / middle, batch, len(times), (high - low) / middle, torch.get_num_threads())
 
 
-def _random_inputs(example: Any) -> tuple[Any, ...] | None:
+def _timed(model: Model, example: tuple[Any, ...]) -> float:
+    before = time.perf_counter()
+    model.module(*example)
+    return time.perf_counter() - before
+
+
+def _random_inputs(example: Any, batch: int) -> tuple[Any, ...] | None:
     import torch
 
     tensors = example if isinstance(example, tuple) else (example,)
     if not all(isinstance(t, torch.Tensor) and t.is_floating_point() and t.dim() for t in tensors):
         return None
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn((PROBE_BATCH, *t.shape[1:]), generator=generator).to(t.dtype) for t in tensors)
+    return tuple(torch.randn((batch, *t.shape[1:]), generator=generator).to(t.dtype) for t in tensors)

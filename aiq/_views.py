@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from aiq import zoo
 from aiq._plan import Candidate, Plan
 from aiq._probe import Probe
 from aiq.report import Column, Report
 from hardware_specs import HardwareSpec
-from roofline import GraphEstimate, OpGraph
+from roofline import GraphEstimate, OpGraph, Transition
 from roofline.units import number, percent, si
+
+_NOTICEABLE = 1.005
 
 
 def _flops(value: float) -> str:
@@ -39,8 +42,8 @@ def graph_report(graph: OpGraph) -> Report:
     data = graph.to_dict()
     weights = sum(elements for elements, _ in graph.parameters.values())
     headline = (
-        f"{graph.model}: {len(graph)} ops, {len(graph.layers)} layers with weights, {si(graph.macs)}MACs, "
-        f"{si(graph.flops)}FLOPs (1 MAC = 2 FLOP) at batch {graph.batch}; {si(weights)} stored values"
+        f"{graph.model}: {len(graph)} ops, {len(graph.layers)} layers with weights, {si(graph.macs, 'MAC')}, "
+        f"{si(graph.flops, 'FLOP')} (1 MAC = 2 FLOP) at batch {graph.batch}; {si(weights)} stored values"
     )
     rows = [{**op, "output": _shape(op), "note": op["note"] or ""} for op in data["ops"]]
     columns = (
@@ -50,7 +53,7 @@ def graph_report(graph: OpGraph) -> Report:
         Column("output", "output"),
         Column("macs", "MACs", _flops, right=True),
         Column("flops", "FLOPs", _flops, right=True),
-        Column("bytes", "bytes", _bytes, right=True),
+        Column("bytes", "bytes", _bytes, right=True, drop=7),
         Column("note", "note"),
     )
     return Report(headline, columns, rows, [*_unknown(graph), *graph.notes], {"schema_version": 1, **data})
@@ -67,44 +70,91 @@ def _unknown(graph: OpGraph) -> Iterable[str]:
 
 
 def roofline_report(estimate: GraphEstimate) -> Report:
-    """Show an estimate: one row for each op or fused group."""
+    """Show an estimate: one row for each op or fused group, and for each format transition that costs time."""
     data = estimate.to_dict()
-    total = estimate.latency_s
-    headline = (
+    rows = [*data["layers"], *(_transition_row(t, estimate) for t in estimate.transitions if t.latency_s)]
+    notes = [*_reasons(estimate), *_unpriced(estimate), *_changes(estimate), *estimate.assumptions]
+    return Report(_roofline_headline(estimate), _ROOFLINE_COLUMNS, rows, notes, data)
+
+
+def _roofline_headline(estimate: GraphEstimate) -> str:
+    what = (
         f"{estimate.graph.model}, {estimate.scheme}, batch {estimate.batch}, {estimate.traffic} traffic on "
-        f"{estimate.hardware.title}: {number(estimate.arithmetic_intensity, digits=4)} FLOP/byte, "
-        f"{si(total, 's')} (bound from {estimate.hardware.rates_label}), {si(estimate.throughput_per_s)}samples/s; "
-        f"{si(estimate.flops)}FLOPs (1 MAC = 2 FLOP), {si(estimate.bytes, 'B')} moved; "
+        f"{estimate.hardware.title}"
+    )
+    if not estimate.layers:
+        return f"{what}: no op to price"
+    total = estimate.latency_s
+    return (
+        f"{what}: {number(estimate.arithmetic_intensity, digits=4)} FLOP/byte, {si(total, 's')} "
+        f"(bound from {estimate.hardware.rates_label}), {si(estimate.throughput_per_s, 'samples/s')}; "
+        f"{si(estimate.flops, 'FLOP')} (1 MAC = 2 FLOP), {si(estimate.bytes, 'B')} moved; "
         f"bound by {_shares(estimate.latency_by_bound, total)}"
     )
-    columns = (
-        Column("name", "name"),
-        Column("kind", "kind"),
-        Column("precision", "precision"),
-        Column("flops", "FLOPs", _flops, right=True),
-        Column("bytes", "bytes", _bytes, right=True),
-        Column("arithmetic_intensity", "FLOP/B", number, right=True),
-        Column("ridge", "ridge", number, right=True),
-        Column("bound", "bound"),
-        Column("level", "level"),
-        Column("latency_s", "latency", _seconds, right=True),
-        Column("share", "share", percent, right=True),
-        Column("headroom", "headroom", _times, right=True),
-        Column("computes_in", "computes in"),
-    )
+
+
+_ROOFLINE_COLUMNS = (
+    Column("name", "name"),
+    Column("kind", "kind", drop=4),
+    Column("precision", "precision", drop=6),
+    Column("flops", "FLOPs", _flops, right=True, drop=7),
+    Column("bytes", "bytes", _bytes, right=True, drop=8),
+    Column("arithmetic_intensity", "FLOP/B", number, right=True),
+    Column("ridge", "ridge", number, right=True, drop=3),
+    Column("bound", "bound"),
+    Column("level", "level", drop=5),
+    Column("latency_s", "latency", _seconds, right=True),
+    Column("share", "share", percent, right=True),
+    Column("headroom", "headroom", _times, right=True, drop=2),
+    Column("computes_in", "computes in", drop=1),
+)
+
+
+def _transition_row(transition: Transition, estimate: GraphEstimate) -> dict[str, Any]:
+    return {
+        "name": f"{transition.producer} -> {transition.consumer}",
+        "kind": "transition",
+        "precision": f"{transition.source} -> {transition.target}",
+        "flops": 0,
+        "bytes": transition.bytes,
+        "arithmetic_intensity": 0.0,
+        "bound": "memory" if transition.latency_s > estimate.hardware.overhead_s else "overhead",
+        "level": estimate.hardware.memory[0].name,
+        "latency_s": transition.latency_s,
+        "share": transition.latency_s / estimate.latency_s,
+    }
+
+
+def _reasons(estimate: GraphEstimate) -> list[str]:
     reasons: dict[str, list[str]] = {}
-    for row in data["layers"]:
-        if row["reason"]:
-            reasons.setdefault(row["reason"], []).append(row["name"])
-    notes = [f"{reason}: {_some(names)}" for reason, names in reasons.items()]
+    for layer in estimate.layers:
+        if layer.reason:
+            reasons.setdefault(layer.reason, []).append(layer.name)
+    return [f"{reason}: {_some(names)}" for reason, names in reasons.items()]
+
+
+def _unpriced(estimate: GraphEstimate) -> list[str]:
     unknown = list(_unknown(estimate.graph)) if estimate.traffic != "paper" else []
     if unknown:
+        share = estimate.coverage
         unknown.append(
-            f"ops without a formula: {percent(estimate.coverage['unknown_bytes_share'])} of bytes, "
-            f"{percent(estimate.coverage['unknown_latency_share'])} of time"
+            f"ops without a formula: {percent(share['unknown_bytes_share'])} of bytes, "
+            f"{percent(share['unknown_latency_share'])} of time"
         )
-    changes = [f"{len(estimate.transitions)} tensors change format between layers"] if estimate.transitions else []
-    return Report(headline, columns, data["layers"], [*notes, *unknown, *changes, *estimate.assumptions], data)
+    return unknown
+
+
+def _changes(estimate: GraphEstimate) -> list[str]:
+    count = len(estimate.transitions)
+    if not count:
+        return []
+    cost = sum(t.latency_s for t in estimate.transitions)
+    price = f"{percent(cost / estimate.latency_s)} of time" if cost else "taken as free in fused traffic"
+    return [f"{_count(count, 'tensor changes', 'tensors change')} format between layers: {price}"]
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _some(names: list[str]) -> str:
@@ -116,32 +166,37 @@ def plan_report(plan: Plan) -> Report:
     data = plan.to_dict()
     best, base, goal = plan.best, plan.baseline, plan.objective
     intensity, before = (number(e.arithmetic_intensity, digits=4) for e in (best.estimate, base))
+    fastest = max(c.speedup for c in plan.candidates)
+    speed = f"{_times(best.speedup)} the speed of {si(base.latency_s, 's')}"
+    if fastest < _NOTICEABLE:
+        bounds = _shares(base.latency_by_bound, base.latency_s)
+        speed = f"no scheme is faster than {si(base.latency_s, 's')}: bound by {bounds}"
     headline = (
         f"{plan.graph.model}, batch {plan.batch}, {plan.traffic} traffic on {plan.hardware.title}: of "
-        f"{len(plan.candidates)} schemes {best.name} ranks first ({goal.target}, lambda {goal.lam:g}, "
-        f"{goal.normalise}): {intensity} FLOP/byte against {before}, {_times(best.speedup)} the speed of "
-        f"{si(base.latency_s, 's')} (bound from {plan.hardware.rates_label})"
+        f"{len(plan.candidates)} schemes {best.name} ranks first for {goal.target} at lambda {goal.lam:g}: "
+        f"{intensity} FLOP/byte against {before}, {speed} (bound from {plan.hardware.rates_label})"
     )
     columns = (
         Column("rank", "#", str, right=True),
         Column("name", "scheme"),
-        Column("formats", "layers"),
-        Column("origin", "optimal for"),
+        Column("formats", "layers", drop=1),
+        Column("origin", "optimal for", drop=4),
         Column("arithmetic_intensity", "FLOP/B", lambda v: number(v, digits=4), right=True),
-        Column("bytes", "moved", _bytes, right=True),
-        Column("weight_bytes", "weights", _bytes, right=True),
+        Column("bytes", "moved", _bytes, right=True, drop=7),
+        Column("weight_bytes", "weights", _bytes, right=True, drop=6),
         Column("latency_s", "latency", _seconds, right=True),
         Column("speedup", "speed-up", _times, right=True),
-        Column("bounds", "bound by"),
+        Column("bounds", "bound by", drop=2),
         Column("proxy_loss", "proxy loss", number, right=True),
         Column("objective", "L", lambda v: f"{v:.3f}", right=True),
-        Column("gap", f"{goal.target} gap", percent, right=True),
+        Column("gap", f"{goal.target} gap", percent, right=True, drop=5),
     )
     rows = [
         {
             **row,
             "formats": _mix(candidate, plan.graph),
             "bounds": _shares(candidate.estimate.latency_by_bound, candidate.estimate.latency_s),
+            "gap": row["gap"] if goal.target in candidate.origin.split(", ") else None,
         }
         for row, candidate in zip(data["candidates"], plan.candidates, strict=True)
     ]
@@ -157,13 +212,18 @@ def _mix(candidate: Candidate, graph: OpGraph) -> str:
 
 
 def _plan_notes(plan: Plan) -> list[str]:
-    exact = "exact" if not plan.frontier_gap else f"within {percent(plan.frontier_gap)} of exact"
-    cost = plan.cost
+    goal, cost = plan.objective, plan.cost
+    optimal = "is exact" if not plan.frontier_gap else f"is within {percent(plan.frontier_gap)} of a proved bound"
     notes = [
-        f"proxy loss in {plan.losses.unit}: {plan.losses.caveat}",
-        f"trade-offs over all {len(plan.graph.layers)} layers are {exact}; gap: {plan.objective.target} cost above "
-        "a proved lower bound at the same proxy loss",
+        f"L = -lambda * gain ({goal.target}, {goal.normalise}) + (1 - lambda) * proxy loss in {plan.losses.unit}, "
+        f"smaller is better; proxy loss: {plan.losses.caveat}",
+        "ai-60 is the scheme of least proxy loss that reaches 60 % of the greatest saving in bytes moved; memory and "
+        "latency likewise",
+        f"the {goal.target} trade-off over all {len(plan.graph.layers)} layers {optimal}; {goal.target} gap: cost "
+        "above a proved lower bound at the same proxy loss",
     ]
+    if plan.graph.keep_weights:
+        notes.append(f"weights declared as kept: {', '.join(plan.graph.keep_weights)}")
     for name, calls in cost.calls.items():
         seconds = cost.seconds(calls)
         time = f", about {_duration(seconds)}" if seconds is not None else ""
@@ -235,15 +295,36 @@ def spec_report(spec: HardwareSpec) -> Report:
         add(f"memory.{level.name}.capacity", "B", level.capacity_bytes)
     add("launch_overhead", "s", spec.launch_overhead_s)
     add("tdp", "W", spec.tdp_w)
-    for row in rows:
-        row["shown"] = si(float(str(row["value"])), str(row["unit"]))
     columns = (
         Column("field", "field"),
-        Column("shown", "value", right=True),
+        Column("value", "value", lambda v: f"{v:.4g}", right=True),
+        Column("unit", "unit"),
         Column("kind", "kind"),
         Column("source", "source"),
     )
     notes = [spec.note] if spec.note else []
-    return Report(
-        f"{spec.name}: {spec.title} ({spec.architecture})", columns, rows, notes, spec.model_dump(mode="json")
+    data = {"schema_version": 1, **spec.model_dump(mode="json")}
+    return Report(f"{spec.name}: {spec.title} ({spec.architecture})", columns, rows, notes, data)
+
+
+def zoo_report() -> Report:
+    """Show the zoo: one row for each network."""
+    rows = [
+        {
+            "name": entry.name,
+            "input": "1," + ",".join(map(str, entry.input_shape)),
+            "weights": "trained" if entry.weights else "random",
+            "keep_weights": ", ".join(entry.keep),
+            "summary": entry.summary,
+        }
+        for entry in map(zoo.get, zoo.names())
+    ]
+    columns = (
+        Column("name", "name"),
+        Column("input", "input"),
+        Column("weights", "weights"),
+        Column("keep_weights", "weights kept", drop=1),
+        Column("summary", "summary", drop=2),
     )
+    headline = f"{len(rows)} networks; your own: path/to/file.py:callable or package.module:callable"
+    return Report(headline, columns, rows, [], {"schema_version": 1, "networks": rows})

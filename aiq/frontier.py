@@ -70,7 +70,7 @@ def pareto_frontier(
     for layer_cost, layer_loss in zip(costs, losses, strict=True):
         cost = (layer_cost[:, None] + total_cost).ravel()
         loss = (layer_loss[:, None] + total_loss).ravel()
-        keep = _non_dominated(cost, loss)
+        keep = non_dominated(cost, loss)
         if len(keep) > max_states:
             keep, factor = _trim(keep, loss, max_states)
             growth *= factor
@@ -82,10 +82,11 @@ def pareto_frontier(
         parents, options = history[position]
         choices[:, position] = options[index]
         index = parents[index]
-    return Frontier(total_cost, total_loss, choices, _lower_hull(total_cost, total_loss), growth - 1.0)
+    return Frontier(total_cost, total_loss, choices, lower_hull(total_cost, total_loss), growth - 1.0)
 
 
-def _non_dominated(cost: NDArray[np.float64], loss: NDArray[np.float64]) -> NDArray[np.intp]:
+def non_dominated(cost: NDArray[np.float64], loss: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the indices of the points that no other beats in both coordinates, by increasing cost."""
     order = np.lexsort((loss, cost))
     ordered = loss[order]
     best_before = np.minimum.accumulate(np.concatenate(([np.inf], ordered[:-1])))
@@ -104,7 +105,7 @@ def _trim(keep: NDArray[np.intp], loss: NDArray[np.float64], max_states: int) ->
     return keep[first], float(np.exp(width))
 
 
-def _lower_hull(cost: NDArray[np.float64], loss: NDArray[np.float64]) -> NDArray[np.bool_]:
+def lower_hull(cost: NDArray[np.float64], loss: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Mark the vertices of the lower-left convex hull of points sorted by cost."""
     hull: list[int] = []
     for i in range(len(cost)):

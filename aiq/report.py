@@ -14,16 +14,21 @@ from roofline.errors import InputError
 
 FORMATS = ("table", "json", "csv", "md")
 _PIPED_WIDTH = 10_000
+_COLUMN_GAP = 3
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the key of the raw value, the heading for people, and how people read the value."""
+    """One column: the key of the raw value, the heading for people, and how people read the value.
+
+    Where a terminal is too narrow, columns are left out by ascending ``drop``; those with 0 always stay.
+    """
 
     key: str
     title: str
     show: Callable[[Any], str] = str
     right: bool = False
+    drop: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,11 +104,14 @@ def _table(report: Report, width: int | None) -> str:
     from rich.console import Console
     from rich.table import Table
 
+    cells = [_cells(report, row) for row in report.rows]
+    shown = _fitting(report.columns, cells, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in report.columns:
+    for index in shown:
+        column = report.columns[index]
         table.add_column(column.title, justify="right" if column.right else "left", overflow="ellipsis", no_wrap=True)
-    for row in report.rows:
-        table.add_row(*_cells(report, row))
+    for row in cells:
+        table.add_row(*(row[index] for index in shown))
     out = io.StringIO()
     console = Console(
         file=out, width=width or _PIPED_WIDTH, color_system=None, highlight=False, markup=False, emoji=False
@@ -111,11 +119,25 @@ def _table(report: Report, width: int | None) -> str:
     console.print(report.headline)
     console.print()
     console.print(table)
-    if report.notes:
+    hidden = [c.title for index, c in enumerate(report.columns) if index not in shown]
+    notes = [*report.notes, *([f"left out for width: {', '.join(hidden)}"] if hidden else [])]
+    if notes:
         console.print()
-    for note in report.notes:
+    for note in notes:
         console.print(f"- {note}")
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _fitting(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int | None) -> list[int]:
+    """Return the columns that fit, leaving out the least needed first."""
+    shown = list(range(len(columns)))
+    widths = [max([len(c.title), *(len(row[i]) for row in cells)]) for i, c in enumerate(columns)]
+    while width and sum(widths[i] + _COLUMN_GAP for i in shown) - _COLUMN_GAP > width:
+        spare = [i for i in shown if columns[i].drop]
+        if not spare:
+            break
+        shown.remove(min(spare, key=lambda i: columns[i].drop))
+    return shown
 
 
 def check_writable(path: str | Path, suffixes: Sequence[str]) -> Path:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from hardware_specs._spec import HardwareSpec
+from hardware_specs._spec import Ceiling, CrossCheck, HardwareSpec, MemoryLevel, Quantity, Rated
 from hardware_specs.errors import SpecError, unknown_name
+
+_KEYS = frozenset(
+    key for model in (HardwareSpec, MemoryLevel, Ceiling, Rated, Quantity, CrossCheck) for key in model.model_fields
+) - {"rates"}
 
 
 @cache
@@ -38,15 +45,19 @@ def parse(text: str, origin: str) -> HardwareSpec:
     """
     try:
         return HardwareSpec.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{origin}: malformed TOML: {error}. Next: mend the file at that place.") from None
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {_plain(e['msg'])}" for e in error.errors()]
+        faults = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {_fault(dict(e))}" for e in error.errors()]
         raise SpecError(f"{origin}: " + "; ".join(faults) + ". Next: mend these keys.") from None
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{origin}: malformed TOML: {error}. Next: mend the file at that place.") from None
 
 
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _fault(error: Mapping[str, Any]) -> str:
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    key = str(error["loc"][-1])
+    near = difflib.get_close_matches(key, _KEYS, n=1)
+    return f"unknown key, did you mean {near[0]!r}?" if near else f"unknown key, known: {', '.join(sorted(_KEYS))}"
 
 
 def read(path: str | Path) -> HardwareSpec:

@@ -57,7 +57,7 @@ class MeasuredLosses:
                     continue
                 if (layer, option) not in known:
                     raise AIQError(
-                        f"{self.path}: no loss for layer {layer!r} as {option}. "
+                        f"{self.path}: no loss for layer {layer!r} as {option.label}. "
                         "Next: measure it, or leave it out of --formats."
                     )
                 losses[row, column] = max(known[layer, option], 0.0)

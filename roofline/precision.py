@@ -13,8 +13,8 @@ INT_WIDTHS = range(2, 17)
 DEFAULT_SCALE_BITS = 16
 
 _KNOWN = f"{', '.join(FLOAT_BITS)}, int{INT_WIDTHS[0]} to int{INT_WIDTHS[-1]}, each integer with :gN, :c, :sN, :zN"
-_OPTION = re.compile(r"(g|s|z|c)([0-9]*)")
-_SHORTHAND = re.compile(r"w([0-9]+)((?::[a-z][0-9]*)*)(?:a([0-9]+))?")
+_OPTION = re.compile(r"(g|s|z|c)([0-9]{0,9})")
+_SHORTHAND = re.compile(r"w([0-9]{1,9})((?::[a-z][0-9]*)*)(?:a([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Precision:
         """
         name, *options = text.strip().lower().split(":")
         name = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(name, name)
-        width = re.fullmatch(r"int([0-9]+)", name)
+        width = re.fullmatch(r"int([0-9]{1,9})", name)
         if name in FLOAT_BITS:
             if options:
                 raise PrecisionError(f"precision {text!r}: {name} takes no options. Next: write {name!r}.")
@@ -181,6 +181,9 @@ class LayerPrecision:
         if text == "keep":
             return cls()
         if match := _SHORTHAND.fullmatch(text):
+            for width in filter(None, (match[1], match[3])):
+                if int(width) not in (*INT_WIDTHS, 32):
+                    raise PrecisionError(f"unknown precision {text!r}: known: {_KNOWN}. Next: write one of these.")
             weights = Precision.parse(_shorthand_format(match[1]) + match[2])
             return cls(weights, Precision.parse(_shorthand_format(match[3])) if match[3] else None)
         if "/" in text:

@@ -128,14 +128,16 @@ class Scheme:
         """Read a scheme from a shorthand or a file.
 
         ``DEFAULT[,PATTERN=PRECISION]...`` (``w4,conv1=keep,layer3.*=w8``), or the path of a ``.toml`` or ``.json`` file
-        (the suffix makes it a path, unless a ``,`` or ``=`` stands in it). A ``re:`` pattern with a comma needs a file.
+        (the suffix or a leading ``./``, ``/`` or ``~`` makes it a path, unless a ``,`` or ``=`` stands in it). A
+        ``re:`` pattern with a comma needs a file.
 
         Raises:
             SchemeError: Malformed text or file.
             PrecisionError: An unknown precision.
         """
-        if "=" not in text and "," not in text and text.endswith((".toml", ".json")):
-            return cls._from_file(Path(text))
+        path_like = text.startswith((".", "/", "~")) or text.endswith((".toml", ".json"))
+        if path_like and "=" not in text and "," not in text:
+            return cls._from_file(text)
         default, *rules = text.split(",")
         parsed = []
         for part in rules:
@@ -148,19 +150,19 @@ class Scheme:
         return cls(LayerPrecision.parse(default), tuple(parsed), text)
 
     @classmethod
-    def _from_file(cls, path: Path) -> Scheme:
+    def _from_file(cls, name: str) -> Scheme:
+        path = Path(name).expanduser()
+        kind = "JSON" if path.suffix == ".json" else "TOML"
         try:
             text = path.read_text("utf-8")
-            data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+            data = json.loads(text) if kind == "JSON" else tomllib.loads(text)
         except OSError as error:
-            raise SchemeError(
-                f"cannot read scheme file {str(path)!r}: {error.strerror}. Next: check the path."
-            ) from None
-        except ValueError as error:
-            raise SchemeError(f"{path}: malformed {path.suffix[1:].upper()}: {error}. Next: mend it there.") from None
+            raise SchemeError(f"cannot read scheme file {name!r}: {error.strerror}. Next: check the path.") from None
+        except (ValueError, RecursionError) as error:
+            raise SchemeError(f"{name}: malformed {kind}: {error}. Next: mend it there.") from None
         if not isinstance(data, dict):
-            raise SchemeError(f"{path}: holds no table of version, default and rules. Next: write one.")
-        return cls.from_dict(data, origin=str(path), name=path.stem)
+            raise SchemeError(f"{name}: holds no table of version, default and rules. Next: write one.")
+        return cls.from_dict(data, origin=name, name=path.stem)
 
 
 def _rule(data: Any, origin: str) -> Rule:
@@ -171,7 +173,7 @@ def _rule(data: Any, origin: str) -> Rule:
     if data["layers"].startswith("re:"):
         try:
             re.compile(data["layers"][3:])
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise SchemeError(
                 f"{origin}: {data['layers']!r} is no regular expression: {error}. Next: mend it."
             ) from None

@@ -118,6 +118,15 @@ class CostTable:
                 found.append((*ends, moved, seconds))
         return found
 
+    @property
+    def has_transitions(self) -> bool:
+        """Whether tensors that change format between layers cost something, which no sum over layers holds."""
+        return bool(self._edges)
+
+    def weight_level(self, weight_bytes: float) -> int:
+        """Memory level that keeps the weights of a scheme between passes."""
+        return self.pricing.weight_level(weight_bytes)
+
     def score(self, schemes: NDArray[np.integer]) -> SchemeScores:
         """Score schemes given as option indices.
 

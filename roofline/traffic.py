@@ -22,6 +22,7 @@ from roofline.graph import CONV_KINDS, FOLDABLE_KINDS, Op, OpGraph, Role, Tensor
 
 Traffic = Literal["paper", "unfused", "fused"]
 TRAFFIC_MODELS: tuple[str, ...] = get_args(Traffic)
+_MOST_SAMPLES = 10**9
 _NOT_A_PRODUCER = frozenset({"unknown", "fill"})
 
 
@@ -81,7 +82,7 @@ def build_rows(graph: OpGraph, *, traffic: str, batch: int) -> tuple[Row, ...]:
     """
     if traffic not in TRAFFIC_MODELS:
         raise InputError(f"unknown traffic model {traffic!r}: known: {', '.join(TRAFFIC_MODELS)}. Next: choose one.")
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= _MOST_SAMPLES:
         raise InputError(f"batch must be a whole number of at least 1, got {batch}. Next: choose one.")
     if traffic == "paper":
         groups = [[op] for op in graph if op.weighted and (op.kind in CONV_KINDS or op.kind == "linear")]

@@ -117,7 +117,7 @@ def refusal(*arguments: str) -> str:
             )
             for lam in ("-0.1", "1.1", "nan", "inf", "-inf")
         ),
-        ((*PLAN, "--samples", "0"), "samples must be a whole number of at least 1, got 0. Next: choose one."),
+        ((*PLAN, "--samples", "0"), "samples must be a whole number from 1 to 1e12, got 0. Next: choose one."),
         (
             (*PLAN, "--proxy", "sqnr"),
             "unknown accuracy proxy 'sqnr': did you mean 'weight-sqnr'? "
@@ -129,7 +129,7 @@ def refusal(*arguments: str) -> str:
         ),
         (
             (*PLAN, "--formats", "keep"),
-            "there is nothing to choose between: only 'keep' is given. Next: add a format, for instance w8.",
+            "the formats leave nothing to choose between: only 'keep' is given. Next: add one, for instance w8.",
         ),
         (
             (*PLAN, "--formats", "fp64"),

@@ -246,7 +246,7 @@ def test_golden_output(here: Path) -> None:
     assert table.startswith(f"{GOLDEN_HEADER}\n{'─' * len(GOLDEN_HEADER)}\n{GOLDEN_ROWS}")
     for part in ("golden_net.py:build, w8a8,2=w8, batch 1, fused traffic on Toy machine", "1.874 FLOP/byte", "236 µs"):
         assert part in headline
-    for part in ("4.24 ksamples/s", "44.2 kFLOPs (1 MAC = 2 FLOP)", "23.6 kB moved", "bound by dram 100 %"):
+    for part in ("4.24 ksamples/s", "44.2 kFLOP (1 MAC = 2 FLOP)", "23.6 kB moved", "bound by dram 100 %"):
         assert part in headline
     assert "- weights int8 are widened to fp32, the other operand's format: 2\n" in out
     assert "- time is a lower bound from datasheet peaks of Toy machine, not a measurement\n" in out

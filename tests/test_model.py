@@ -93,7 +93,9 @@ def test_an_axis_of_length_zero() -> None:
 
 def test_some_names_or_a_name_twice() -> None:
     text = refusal(InputError, "digits_cnn", "x=1,1,8,8", "1,1,8,8")
-    assert text == "either every --input has a name or none has. Next: name them all, or none."
+    assert text == (
+        "either every --input has a name of its own or none has, got 'x' for 2 inputs. Next: name them all, or none."
+    )
     assert "'x'" in refusal(InputError, "digits_cnn", "x=1,1,8,8", "x=2,1,8,8")
 
 

@@ -430,9 +430,7 @@ def test_save_passes_the_settings_on(fused: roofline.GraphEstimate, tmp_path: Pa
         ("a", "cannot tell the format of figure '{path}' from no suffix: known: .svg, .png. "),
     ],
 )
-def test_an_unknown_suffix_is_refused(
-    paper: roofline.GraphEstimate, tmp_path: Path, name: str, message: str
-) -> None:
+def test_an_unknown_suffix_is_refused(paper: roofline.GraphEstimate, tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         save(paper, tmp_path / name)
     assert str(caught.value) == message.format(path=tmp_path / name) + "Next: end the path in one of them."

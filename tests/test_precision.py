@@ -241,9 +241,9 @@ def test_an_option_given_twice_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("w0", f"unknown precision 'int0': known: {KNOWN}"),
-        ("w8a1", f"unknown precision 'int1': known: {KNOWN}"),
-        ("w64", f"unknown precision 'int64': known: {KNOWN}"),
+        ("w0", f"unknown precision 'w0': known: {KNOWN}"),
+        ("w8a1", f"unknown precision 'w8a1': known: {KNOWN}"),
+        ("w64", f"unknown precision 'w64': known: {KNOWN}"),
         ("a8", f"unknown precision 'a8': known: {KNOWN}"),
         ("w8a8:c", f"unknown precision 'w8a8:c': known: {KNOWN}"),
         ("int8/x", f"unknown precision 'x': known: {KNOWN}"),

@@ -251,7 +251,7 @@ def test_a_file_that_is_no_table(tmp_path: Path, name: str, text: str | bytes) -
         (
             "e.json",
             '{"losses": {"conv1": {"w8": 1}}}',
-            "{path}: no loss for layer 'layer1.0.conv1' as int8/keep. Next: measure it, or leave it out of --formats.",
+            "{path}: no loss for layer 'layer1.0.conv1' as w8. Next: measure it, or leave it out of --formats.",
         ),
     ],
 )

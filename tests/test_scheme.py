@@ -174,7 +174,7 @@ def test_a_file_may_leave_out_everything(tmp_path: Path) -> None:
             "a.toml",
             "[[rules]]\nlayers = 'a'\nprecision = 'w99'",
             PrecisionError,
-            "{path}: rules[0]: unknown precision 'int99': known: fp64,",
+            "{path}: rules[0]: unknown precision 'w99': known: fp64,",
         ),
     ],
 )
@@ -208,8 +208,8 @@ def test_a_shorthand_never_reads_the_working_directory(monkeypatch: pytest.Monke
         ("w8,=w4", SchemeError, "scheme 'w8,=w4': '=w4' is not LAYER=PRECISION. Next: write for instance"),
         ("w8,", SchemeError, "scheme 'w8,': '' is not LAYER=PRECISION. Next: write for instance"),
         ("w8,re:(=w4", SchemeError, "scheme 'w8,re:(=w4': 're:(' is no regular expression: "),
-        ("w8,conv1=w1", PrecisionError, "scheme 'w8,conv1=w1': unknown precision 'int1': known: fp64,"),
-        ("w1", PrecisionError, "unknown precision 'int1': known: fp64,"),
+        ("w8,conv1=w1", PrecisionError, "scheme 'w8,conv1=w1': unknown precision 'w1': known: fp64,"),
+        ("w1", PrecisionError, "unknown precision 'w1': known: fp64,"),
         ("", PrecisionError, "unknown precision '': known: fp64,"),
     ],
 )

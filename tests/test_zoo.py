@@ -216,7 +216,8 @@ def test_unknown_model_names_the_nearest_first() -> None:
     with pytest.raises(UnknownNameError) as caught:
         zoo.build("plain_convnet")
     assert str(caught.value) == (
-        "unknown model 'plain_convnet': did you mean 'plain_convnet20'? Next: pick one out of aiq.zoo.names()."
+        "unknown model 'plain_convnet': did you mean 'plain_convnet20'? "
+        "Next: run 'aiq zoo' for the names, or give path/to/file.py:callable."
     )
 
 

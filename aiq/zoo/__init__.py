@@ -126,7 +126,9 @@ def get(name: str) -> ZooEntry:
     try:
         return ENTRIES[name]
     except KeyError:
-        raise unknown_name("model", name, ENTRIES, "pick one out of aiq.zoo.names()") from None
+        raise unknown_name(
+            "model", name, ENTRIES, "run 'aiq zoo' for the names, or give path/to/file.py:callable"
+        ) from None
 
 
 def weights_path(name: str) -> Path | None:
@@ -181,20 +183,25 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> None:
     Raises:
         AIQError: The file is missing or unreadable, or its tensors are not those of the network.
     """
+    if not Path(path).is_file():
+        reason = "is a directory" if Path(path).is_dir() else "no such file"
+        raise AIQError(f"weights {str(path)!r}: {reason}. Next: give the path of a .safetensors file.")
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         state = load_file(path)
-    except FileNotFoundError:
-        raise AIQError(f"weights {str(path)!r}: no such file. Next: give the path of a .safetensors file.") from None
     except (OSError, SafetensorError) as error:
         raise AIQError(f"weights {str(path)!r}: {error}. Next: give a readable .safetensors file.") from None
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        reason = "; ".join(line.strip().rstrip(".:") for line in str(error).splitlines()[1:4])
+        reason = "; ".join(_shortened(line.strip().rstrip(".:")) for line in str(error).splitlines()[1:3])
         raise AIQError(
             f"weights {str(path)!r} do not fit {type(model).__name__}: {reason}. "
             "Next: give the weights of this very network."
         ) from None
+
+
+def _shortened(text: str, length: int = 120) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
