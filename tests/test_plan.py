@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,8 +21,8 @@ from aiq.proxy import LossTable
 from hardware_specs import HardwareSpec
 from roofline import CostTable, LayerPrecision, Scheme, estimate
 from roofline.errors import InputError
+from tests.commands import run
 from tests.machines import machine
-from tests.test_cli import run
 
 TARGETS = ("ai", "latency", "memory")
 DEFAULT = ("keep", "w8", "w4", "w8a8", "w4a8")
@@ -388,11 +387,11 @@ def test_a_table_of_measured_losses_ranks(tmp_path: Path, kind: str) -> None:
             assert {"layers": "conv1", "precision": "int4/keep"} in row["scheme"]["rules"]
 
 
-def test_a_large_model_is_planned_quickly() -> None:
-    started = time.perf_counter()
+def test_a_large_model_is_planned_to_the_end() -> None:
     result = planned("mobilenet_v2")
-    assert time.perf_counter() - started < 20
     assert len(result.graph.layers) == 53
+    assert len(result.candidates) == 17
+    assert {origin for c in result.candidates for origin in c.origin.split(", ")} == {"uniform", *TARGETS}
     assert result.frontier_gap == 0
 
 

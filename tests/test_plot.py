@@ -1,127 +1,43 @@
-"""The roofline figure: what stands on the axes is what the estimate says, and files and errors are exact."""
+"""The roofline figure: what stands on the axes is what the estimate says, in every part of the figure."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import subprocess
-import sys
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.text import Text
 from torch import Tensor, nn
 
 import roofline
-from aiq import zoo
-from hardware_specs import HardwareSpec
-from roofline._plot_data import common_name, elide, limits
+from roofline._plot_data import common_name
 from roofline._plot_style import MARKERS
-from roofline.errors import InputError, UnknownNameError
-from roofline.plot import plot, save
+from roofline.plot import plot
+from tests.drawing import (
+    DRAM,
+    FP32,
+    INT8,
+    L2,
+    by_gid,
+    collections,
+    dots,
+    fill_of,
+    footnote,
+    lines,
+    overlaps,
+    t4,
+    texts,
+)
 
-FP32, FP16, INT8, DRAM, L2 = 8.141e12, 65.13e12, 130e12, 320e9, 1.27e12
 OKABE_ITO = {"compute": "#d55e00", "dram": "#0072b2", "l2": "#56b4e9"}
-SOURCE = {"kind": "datasheet", "source": "figures of a T4, for tests"}
-
-
-Levels = tuple[tuple[str, float, float], ...]
-
-
-def t4(*, overhead: float | None = None, levels: Levels = (("l2", L2, 4e6),)) -> HardwareSpec:
-    memory: list[dict[str, Any]] = [{"name": "dram", "bandwidth_bytes_per_s": {"value": DRAM, **SOURCE}}]
-    for name, bandwidth, capacity in levels:
-        rate, size = {"value": bandwidth, **SOURCE}, {"value": capacity, **SOURCE}
-        memory.append({"name": name, "bandwidth_bytes_per_s": rate, "capacity_bytes": size})
-    data: dict[str, Any] = {
-        "name": "t4-like",
-        "title": "T4-like card",
-        "vendor": "NVIDIA",
-        "kind": "gpu",
-        "architecture": "turing",
-        "compute": {f: {"value": v, **SOURCE} for f, v in (("fp32", FP32), ("fp16", FP16), ("int8", INT8))},
-        "memory": memory,
-    }
-    if overhead:
-        data["launch_overhead_s"] = {"value": overhead, **SOURCE}
-    return HardwareSpec.model_validate(data)
-
-
-@pytest.fixture(scope="module")
-def graph() -> roofline.OpGraph:
-    return roofline.trace(
-        zoo.build("resnet20"), torch.empty(1, 3, 32, 32), name="resnet20", keep_weights=zoo.get("resnet20").keep
-    )
-
-
-@pytest.fixture(scope="module")
-def paper(graph: roofline.OpGraph) -> roofline.GraphEstimate:
-    return roofline.estimate(graph, t4(), "fp32", batch=1, traffic="paper")
-
-
-@pytest.fixture(scope="module")
-def fused(graph: roofline.OpGraph) -> roofline.GraphEstimate:
-    return roofline.estimate(graph, t4(), "w8a8", batch=1, traffic="fused")
-
-
-def collections(ax: Axes, prefix: str) -> list[PathCollection]:
-    return [c for c in ax.collections if isinstance(c, PathCollection) and str(c.get_gid()).startswith(prefix)]
-
-
-def dots(ax: Axes, prefix: str = "rows-") -> list[tuple[float, float, str, float]]:
-    """Each dot's place, colour and true area."""
-    found = []
-    for collection in collections(ax, prefix):
-        filled = fill_of(collection)
-        offsets, sizes = np.asarray(collection.get_offsets()), collection.get_sizes()
-        colours: Any = collection.get_facecolor() if prefix == "rows-" else collection.get_edgecolor()
-        for (x, y), size, colour in zip(offsets, sizes, colours, strict=True):
-            found.append((float(x), float(y), to_hex(tuple(colour)), float(size) * filled))
-    return sorted(found)
-
-
-def fill_of(collection: PathCollection) -> float:
-    """The area of a marker at size 1, integrated from its outline."""
-    (path,) = collection.get_paths()
-    polygon = np.asarray(path.to_polygons()[0])
-    x, y = polygon[:, 0], polygon[:, 1]
-    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
-
-
-def lines(ax: Axes, prefix: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    found = [line for line in ax.lines if str(line.get_gid()).startswith(prefix)]
-    return {str(line.get_gid()): (np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in found}
-
-
-def texts(ax: Axes) -> list[str]:
-    return [t.get_text() for t in ax.texts]
-
-
-def by_gid(ax: Axes, gid: str) -> list[Text]:
-    return [t for t in ax.texts if t.get_gid() == gid]
-
-
-def footnote(ax: Axes) -> str:
-    return " ".join(t.get_text().replace("\n", " ") for t in by_gid(ax, "footnote"))
-
-
-def overlaps(ax: Axes, shown: list[Text]) -> Iterator[tuple[str, str]]:
-    """Pairs of unrotated texts that cover each other."""
-    boxes = [(t.get_text(), t.get_window_extent()) for t in shown if not t.get_rotation()]
-    for (a, first), (b, second) in itertools.combinations(boxes, 2):
-        if first.x0 < second.x1 and second.x0 < first.x1 and first.y0 < second.y1 and second.y0 < first.y1:
-            yield a, b
 
 
 @pytest.mark.parametrize("name", ["paper", "fused"])
@@ -394,132 +310,3 @@ def test_colours_are_readable_as_text(fused: roofline.GraphEstimate) -> None:
         channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(text.get_color())]
         luminance = 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
         assert 1.05 / (luminance + 0.05) >= 3, text.get_text()
-
-
-def test_svg_is_the_same_twice(fused: roofline.GraphEstimate, tmp_path: Path) -> None:
-    first, second = tmp_path / "a.svg", tmp_path / "b.SVG"
-    save(fused, first)
-    save(fused, str(second))
-    assert first.read_bytes() == second.read_bytes()
-    text = first.read_text("utf-8")
-    assert "<svg" in text and "dc:date" not in text
-    assert "rows-convolution" in text
-
-
-def test_png_is_the_size_of_a_slide_and_the_same_twice(fused: roofline.GraphEstimate, tmp_path: Path) -> None:
-    first, second = tmp_path / "a.png", tmp_path / "b.png"
-    save(fused, first)
-    save(fused, second)
-    content = first.read_bytes()
-    assert content == second.read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (1600, 992)
-
-
-def test_save_passes_the_settings_on(fused: roofline.GraphEstimate, tmp_path: Path) -> None:
-    save(fused, tmp_path / "a.svg", level="l2", label_top=0, measured={fused.layers[0].name: 1e-6})
-    text = (tmp_path / "a.svg").read_text("utf-8")
-    assert 'id="measured-convolution"' in text and 'id="level-l2"' in text
-    assert 'id="level-dram"' not in text and 'id="row-label"' not in text
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("a.pdf", "cannot tell the format of figure '{path}' from the suffix '.pdf': known: .svg, .png. "),
-        ("a", "cannot tell the format of figure '{path}' from no suffix: known: .svg, .png. "),
-    ],
-)
-def test_an_unknown_suffix_is_refused(paper: roofline.GraphEstimate, tmp_path: Path, name: str, message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        save(paper, tmp_path / name)
-    assert str(caught.value) == message.format(path=tmp_path / name) + "Next: end the path in one of them."
-    assert not (tmp_path / name).exists()
-
-
-def test_a_path_that_cannot_be_written_is_refused_before_anything_is_drawn(
-    paper: roofline.GraphEstimate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("roofline.plot.plot", lambda *_, **__: pytest.fail("drawn"))
-    next_step = "Next: choose a file in a folder you may write to."
-    missing = tmp_path / "none" / "a.svg"
-    with pytest.raises(InputError) as caught:
-        save(paper, missing)
-    assert str(caught.value) == f"cannot write figure '{missing}': there is no folder '{missing.parent}'. {next_step}"
-    folder = tmp_path / "folder.svg"
-    folder.mkdir()
-    with pytest.raises(InputError) as caught:
-        save(paper, folder)
-    assert str(caught.value) == f"cannot write figure '{folder}': it is a folder. {next_step}"
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(InputError, match="permission denied"):
-        save(paper, tmp_path / "a.svg")
-
-
-def test_a_disk_that_fails_late_is_the_same_error(
-    paper: roofline.GraphEstimate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match=r"cannot write figure '.*a\.png': No space left on device\. Next: "):
-        save(paper, tmp_path / "a.png")
-
-
-def test_wrong_arguments_are_refused(paper: roofline.GraphEstimate) -> None:
-    with pytest.raises(UnknownNameError) as caught:
-        plot(paper, level="l3")
-    assert str(caught.value) == (
-        "unknown memory level 'l3': did you mean 'l2'? Next: choose a level of t4-like, or none for all together."
-    )
-    with pytest.raises(UnknownNameError, match=r"^unknown row in measured 'conv_1': did you mean 'conv1'"):
-        plot(paper, measured={"conv_1": 1e-6})
-    with pytest.raises(InputError) as negative:
-        plot(paper, label_top=-1)
-    assert str(negative.value) == "label_top must be at least 0, got -1. Next: pass how many rows to label."
-    for seconds in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(InputError) as time:
-            plot(paper, measured={"conv1": seconds})
-        assert str(time.value) == (
-            f"measured time of row 'conv1' must be a positive number of seconds, got {seconds}. Next: leave it out."
-        )
-
-
-@pytest.mark.parametrize(
-    ("names", "common"),
-    [
-        (["conv1"], "conv1"),
-        (["a.0.q", "a.1.q"], "a.*.q"),
-        (["a.conv1", "a.conv2"], "a.conv*"),
-        (["a.q", "a.o"], "a.{o,q}"),
-        (["a.q", "a.k", "a.v", "a.o"], "a.*"),
-        (["head", "a.0"], "head, …"),
-    ],
-)
-def test_several_names_are_written_as_one(names: list[str], common: str) -> None:
-    assert common_name(names) == common
-
-
-def test_long_texts_lose_their_middle() -> None:
-    assert elide("abcdefghij", 10) == "abcdefghij"
-    assert elide("abcdefghijk", 7) == "abc…ijk"
-
-
-def test_limits_are_round_and_leave_room() -> None:
-    low, high = limits([1.0, 1000.0], 5.0, 1.0, 1.0)
-    assert (low, high) == pytest.approx((0.1, 10000.0))
-    low, high = limits([3.0], 5.0, 0.5, 0.5)
-    assert low < 3 / 5 and high > 3 * 5
-
-
-def test_importing_the_package_does_not_import_matplotlib() -> None:
-    code = "import sys, roofline, roofline.plot; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_drawing_leaves_pyplot_alone(paper: roofline.GraphEstimate) -> None:
-    before = "matplotlib.pyplot" in sys.modules
-    plot(paper)
-    assert ("matplotlib.pyplot" in sys.modules) == before

@@ -16,19 +16,7 @@ from hardware_specs import HardwareSpec
 from roofline import CostTable, LayerPrecision, OpGraph, estimate, trace
 from roofline.errors import InputError, MissingCeilingError, UnknownNameError
 from roofline.traffic import TRAFFIC_MODELS
-from tests.machines import (
-    FLAT,
-    FP32_ONLY,
-    NO_FP32,
-    SLOW_INT8,
-    THREE_LEVELS,
-    TWO_LEVELS,
-    Fn,
-    machine,
-    machines,
-    named_graph,
-    zoo_graph,
-)
+from tests.machines import FLAT, MACHINES, NO_FP32, THREE_LEVELS, Fn, machine, machines, named_graph, zoo_graph
 from tests.networks import llama_tiny
 
 OPTIONS = tuple(LayerPrecision.parse(t) for t in ("keep", "w8", "w8a8", "w4:g32a8", "w4a4", "fp16", "int4:c/bf16"))
@@ -107,7 +95,7 @@ GRAPHS: dict[str, Callable[[], OpGraph]] = {
 STRADDLING = machine(
     memory=(("dram", 1e11, None), ("l2", 4e11, 7e5), ("l1", 2e12, 4e5)), overhead=2e-9, name="straddling"
 )
-TABLE_MACHINES = (FLAT, TWO_LEVELS, THREE_LEVELS, SLOW_INT8, FP32_ONLY, STRADDLING, hardware_specs.load("t4"))
+TABLE_MACHINES = (*MACHINES.values(), STRADDLING, hardware_specs.load("t4"))
 
 
 def check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,14 +67,12 @@ def test_counting_answers_by_hand() -> None:
     assert correct_answers(Always(), report) == int((report.y == 3).sum()) == 46
 
 
-def test_two_short_runs_are_equal_fast_and_leave_no_trace() -> None:
+def test_two_short_runs_are_equal_and_leave_no_trace() -> None:
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    start = time.perf_counter()
     first = train_digits(recipe=_SHORT)
     assert torch.equal(state, torch.random.get_rng_state())
     torch.rand(5)
     second = train_digits(recipe=_SHORT)
-    assert time.perf_counter() - start < 10.0
     assert state_digest(first.state) == state_digest(second.state)
     assert first.metadata == second.metadata
     assert torch.get_num_threads() == threads
