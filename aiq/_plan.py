@@ -67,6 +67,8 @@ class Candidate:
             "speedup": self.speedup,
             "latency_s_by_bound": e.latency_by_bound,
             "transitions": len(e.transitions),
+            "memory_bytes": e.memory_bytes,
+            "fits": e.fits,
             "proxy_loss": self.loss,
             "objective": self.objective,
             "supported": self.supported,
@@ -213,6 +215,8 @@ def plan(
     losses = source.loss_table(model, graph, {layer: table.layer_options(layer) for layer in graph.layers})
     _check_losses(losses.losses, table.bytes.shape, source.name)
     baseline = estimate(graph, hardware, batch=size, traffic=traffic)
+    if not baseline.layers or not baseline.latency_s:
+        raise InputError(f"{traffic} traffic prices no op of {graph.model}. Next: choose --traffic fused or unfused.")
     found = tradeoffs(table, losses.losses)
     picks = _merge({**_uniform(table), **_on_frontiers(found)}, table)
     candidates, ends = _rank(picks, table, losses.losses, goal=goal, baseline=baseline, found=found)

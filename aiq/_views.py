@@ -11,6 +11,7 @@ from aiq._probe import Probe
 from aiq.report import Column, Report
 from hardware_specs import HardwareSpec
 from roofline import GraphEstimate, OpGraph, Transition
+from roofline.estimate import resolve
 from roofline.units import number, percent, si
 
 _NOTICEABLE = 1.005
@@ -73,7 +74,7 @@ def roofline_report(estimate: GraphEstimate) -> Report:
     """Show an estimate: one row for each op or fused group, and for each format transition that costs time."""
     data = estimate.to_dict()
     rows = [*data["layers"], *(_transition_row(t, estimate) for t in estimate.transitions if t.latency_s)]
-    notes = [*_reasons(estimate), *_unpriced(estimate), *_changes(estimate), *estimate.assumptions]
+    notes = [*_fit(estimate), *_reasons(estimate), *_unpriced(estimate), *_changes(estimate), *estimate.assumptions]
     return Report(_roofline_headline(estimate), _ROOFLINE_COLUMNS, rows, notes, data)
 
 
@@ -123,6 +124,18 @@ def _transition_row(transition: Transition, estimate: GraphEstimate) -> dict[str
         "latency_s": transition.latency_s,
         "share": transition.latency_s / estimate.latency_s,
     }
+
+
+def _fit(estimate: GraphEstimate) -> list[str]:
+    if estimate.fits is not False:
+        return []
+    machine = estimate.hardware
+    size = machine.memory[0].capacity_bytes
+    room = si(size.value, "B") if size else ""
+    return [
+        f"does not fit: weights, parameters and the largest row need {si(estimate.memory_bytes, 'B')}, "
+        f"{machine.memory[0].name} of {machine.name} has {room}"
+    ]
 
 
 def _reasons(estimate: GraphEstimate) -> list[str]:
@@ -206,7 +219,7 @@ def plan_report(plan: Plan) -> Report:
 def _mix(candidate: Candidate, graph: OpGraph) -> str:
     scheme = candidate.estimate.scheme
     counts: dict[str, int] = {}
-    for precision in scheme.resolve(graph.layers, keep_weights=graph.keep_weights).values():
+    for precision in resolve(graph, scheme).values():
         counts[precision.label] = counts.get(precision.label, 0) + 1
     return ", ".join(f"{count} {label}" for label, count in sorted(counts.items(), key=lambda item: -item[1]))
 
@@ -222,6 +235,9 @@ def _plan_notes(plan: Plan) -> list[str]:
         f"the {goal.target} trade-off over all {len(plan.graph.layers)} layers {optimal}; {goal.target} gap: cost "
         "above a proved lower bound at the same proxy loss",
     ]
+    misfits = [c.name for c in plan.candidates if c.estimate.fits is False]
+    if misfits:
+        notes.insert(0, f"does not fit the memory of {plan.hardware.name}: {', '.join(misfits)}")
     if plan.graph.keep_weights:
         notes.append(f"weights declared as kept: {', '.join(plan.graph.keep_weights)}")
     for name, calls in cost.calls.items():
@@ -234,10 +250,10 @@ def _plan_notes(plan: Plan) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (float("inf"), 3600, "h")):
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min")):
         if seconds < limit:
             return f"{number(seconds / unit)} {name}"
-    raise AssertionError
+    return f"{number(seconds / 3600)} h"
 
 
 def specs_report(specs: Iterable[HardwareSpec]) -> Report:

@@ -47,9 +47,7 @@ def estimate(
     size = graph.batch if batch is None else batch
     rows = build_rows(graph, traffic=traffic, batch=size)
     pricing = Pricing(graph, hardware, rows, traffic)
-    formats = chosen.resolve(
-        graph.layers, keep_weights=graph.keep_weights, known=[op.layer for op in graph] + [op.name for op in graph]
-    )
+    formats = resolve(graph, chosen)
     row_formats = [_row_formats(row, formats, chosen) for row in rows]
     weight_bytes = sum(pricing.stored_bytes(layer, formats[layer]) for layer in graph.layers)
     level = pricing.weight_level(weight_bytes)
@@ -65,8 +63,15 @@ def estimate(
         transitions,
         _total_latency(pricing, layers, transitions),
         weight_bytes,
+        weight_bytes + pricing.constant_bytes + max((layer.activation_bytes for layer in layers), default=0),
         _assumptions(graph, hardware, traffic, size, level),
     )
+
+
+def resolve(graph: OpGraph, scheme: Scheme) -> dict[str, LayerPrecision]:
+    """Return the formats that a scheme gives each layer of a graph (see :meth:`Scheme.resolve`)."""
+    known = [name for op in graph for name in (op.layer, op.name)]
+    return scheme.resolve(graph.layers, keep_weights=graph.keep_weights, known=known, aliases=graph.aliases)
 
 
 def _row_formats(row: Row, formats: dict[str, LayerPrecision], scheme: Scheme) -> LayerPrecision:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import networkx as nx
+if TYPE_CHECKING:
+    import networkx as nx
 
 Role = Literal["weight", "parameter", "input", "output", "state"]
 
 CONV_KINDS = frozenset({"conv", "depthwise_conv", "conv_transpose"})
 MATRIX_KINDS = CONV_KINDS | {"linear", "matmul", "attention", "recurrent"}
 NORM_KINDS = frozenset({"batch_norm", "layer_norm", "group_norm", "rms_norm"})
-FOLDABLE_KINDS = NORM_KINDS | {"elementwise"}
+FOLDABLE_KINDS = NORM_KINDS | {"elementwise", "reduction"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ class OpGraph:
     @cached_property
     def nx(self) -> nx.DiGraph[int]:
         """The graph as a networkx DiGraph: nodes are op indices (attribute ``op``), edges carry ``elements``."""
+        import networkx as nx
+
         graph: nx.DiGraph[int] = nx.DiGraph(model=self.model)
         graph.add_nodes_from((op.index, {"op": op}) for op in self.ops)
         for op in self.ops:
@@ -144,6 +147,16 @@ class OpGraph:
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that hold quantizable weights, in order of first use."""
         return tuple(dict.fromkeys(op.layer for op in self.ops if op.weighted))
+
+    @cached_property
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """Further names of each layer: the modules that share its weights, which have one format together."""
+        found: dict[str, dict[str, None]] = {layer: {} for layer in self.layers}
+        for op in self.ops:
+            name = op.name.partition("#")[0]
+            if op.weighted and name != op.layer:
+                found[op.layer][name] = None
+        return {layer: tuple(names) for layer, names in found.items() if names}
 
     @cached_property
     def macs(self) -> int:

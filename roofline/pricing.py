@@ -39,7 +39,8 @@ class Pricing:
         keep = LayerPrecision()
         activations = [sum(_bytes(m, keep, scales=False) for m in r.moved if m.role in _ACTIVATIONS) for r in rows]
         constants = sum(size * bits for name, (size, bits) in graph.parameters.items() if name not in weights)
-        self._beside_weights = max(activations, default=0) + -(-constants // 8)
+        self.constant_bytes = -(-constants // 8)
+        self._beside_weights = max(activations, default=0) + self.constant_bytes
 
     def stored_bytes(self, layer: str, formats: LayerPrecision) -> int:
         """Bytes that a layer's weights take in memory."""
@@ -98,11 +99,18 @@ class Pricing:
             by_role,
             dict(zip(self.level_names, crossing, strict=True)),
             seconds,
-            str(formats) if row.weighted else f"-/{formats.activations or 'keep'}",
+            self._label(row, formats),
             ceiling,
             self.bandwidths,
             notes,
         )
+
+    @staticmethod
+    def _label(row: Row, formats: LayerPrecision) -> str:
+        if not row.weighted:
+            return f"-/{formats.activations or 'keep'}"
+        floats = any(m.is_float for m in row.moved if m.role == "weight")
+        return str(formats if floats else LayerPrecision(None, formats.activations))
 
     def _overlap(self, ceiling: CeilingChoice) -> bool:
         """Tell whether matrix work in this format leaves the vector units free: on a CPU both share the ports."""
@@ -111,8 +119,8 @@ class Pricing:
     def _ceiling(self, row: Row, formats: LayerPrecision) -> CeilingChoice:
         if row.kind not in MATRIX_KINDS or not row.macs:
             return self.vector
-        activations = formats.activations or _native(row, "input")
-        weights = (formats.weights or _native(row, "weight")) if row.weighted else activations
+        activations = _operand(row, "input", formats.activations)
+        weights = _operand(row, "weight", formats.weights) if row.weighted else activations
         key = (weights, activations)
         if key not in self._ceilings:
             self._ceilings[key] = choose_ceiling(weights, activations, self.hardware)
@@ -150,6 +158,12 @@ class Pricing:
     def _edge_order(self, order: dict[str, int], source: Source, consumer: int) -> tuple[int, int, int, int, str]:
         ends = order[self.rows[source.row].anchor], order[self.rows[consumer].anchor]
         return (*ends, consumer, source.row, source.dtype)
+
+
+def _operand(row: Row, role: str, wanted: Precision | None) -> Precision:
+    """Return the format an operand has: the scheme's where the tensor is floating point, else its own."""
+    floats = any(m.is_float for m in row.moved if m.role == role)
+    return wanted if wanted is not None and floats else _native(row, role)
 
 
 def _native(row: Row, role: str) -> Precision:

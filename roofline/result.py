@@ -54,6 +54,11 @@ class LayerEstimate:
         return sum(self.bytes_by_role.values())
 
     @property
+    def activation_bytes(self) -> int:
+        """Bytes of the row's inputs and outputs, which memory holds at the same time."""
+        return self.bytes_by_role.get("input", 0) + self.bytes_by_role.get("output", 0)
+
+    @property
     def arithmetic_intensity(self) -> float:
         """FLOPs per byte read or written."""
         return self.flops / self.bytes if self.bytes else 0.0
@@ -121,7 +126,17 @@ class GraphEstimate:
     transitions: tuple[Transition, ...] = field(repr=False)
     latency_s: float
     weight_bytes: int
+    memory_bytes: int
     assumptions: tuple[str, ...] = field(repr=False)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether weights, parameters and the largest row's activations fit the outermost memory, if its size is known.
+
+        ``memory_bytes`` is a lower bound on what a run needs, so ``False`` is certain and ``True`` is not.
+        """
+        capacity = self.hardware.memory[0].capacity_bytes
+        return None if capacity is None else self.memory_bytes <= capacity.value
 
     @cached_property
     def macs(self) -> int:
@@ -189,6 +204,8 @@ class GraphEstimate:
             "macs": self.macs,
             "bytes": self.bytes,
             "weight_bytes": self.weight_bytes,
+            "memory_bytes": self.memory_bytes,
+            "fits": self.fits,
             "arithmetic_intensity": self.arithmetic_intensity,
             "latency_s": self.latency_s,
             "throughput_per_s": self.throughput_per_s,

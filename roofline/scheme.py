@@ -54,35 +54,51 @@ class Scheme:
     name: str = ""
 
     def resolve(
-        self, layers: Sequence[str], *, keep_weights: Iterable[str] = (), known: Iterable[str] = ()
+        self,
+        layers: Sequence[str],
+        *,
+        keep_weights: Iterable[str] = (),
+        known: Iterable[str] = (),
+        aliases: Mapping[str, Sequence[str]] | None = None,
     ) -> dict[str, LayerPrecision]:
         """Return the formats of every layer.
 
         Args:
-            layers: Names to resolve.
+            layers: Names of the layers with weights.
             keep_weights: Patterns of layers whose weights the default leaves alone.
             known: Further names that a rule may speak of.
+            aliases: Further names of a layer; the first rule that matches any of its names holds.
 
         Raises:
             UnknownNameError: A rule matches no name; near matches are offered.
+            SchemeError: A rule names a container of layers, which has no weights of its own.
         """
-        names = [name for name in (*layers, *known) if name]
+        also = aliases or {}
+        weighted = [*layers, *(name for names in also.values() for name in names)]
+        names = [name for name in (*weighted, *known) if name]
         for rule in self.rules:
+            if any(rule.matches(name) for name in weighted):
+                continue
+            if any(name.startswith(f"{rule.pattern}.") for name in weighted):
+                raise SchemeError(
+                    f"rule {rule.pattern!r} names a module whose layers have names of their own. "
+                    f"Next: write {rule.pattern + '.*'!r} for all of them."
+                )
             if not any(rule.matches(name) for name in names):
                 raise unknown_name("layer", rule.pattern, names, "run 'aiq graph MODEL' for the names")
         keeps = tuple(keep_weights)
         kept = replace(self.default, weights=None)
         resolved = {}
         for layer in layers:
-            explicit = self.explicit(layer)
-            if explicit is None:
-                explicit = kept if any(matches(p, layer) for p in keeps) else self.default
-            resolved[layer] = explicit
+            formats = self.explicit(layer, *also.get(layer, ()))
+            if formats is None:
+                formats = kept if any(matches(p, layer) for p in keeps) else self.default
+            resolved[layer] = formats
         return resolved
 
-    def explicit(self, layer: str) -> LayerPrecision | None:
-        """Return the formats of the first rule that matches ``layer``, or ``None``."""
-        return next((rule.precision for rule in self.rules if rule.matches(layer)), None)
+    def explicit(self, *names: str) -> LayerPrecision | None:
+        """Return the formats of the first rule that matches any of the names, or ``None``."""
+        return next((rule.precision for rule in self.rules if any(map(rule.matches, names))), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: ``version``, ``default`` and ``rules`` in order."""

@@ -78,7 +78,13 @@ class CostTable:
         self.pricing = Pricing(graph, hardware, rows, traffic)
         self.layers = graph.layers
         self.options = tuple(options)
-        self._kept = [any(matches(p, layer) for p in graph.keep_weights) for layer in self.layers]
+        floats = {name for name, owned in graph.weight_elements().items() if any(t.is_float for t in owned.values())}
+        self._layer_options = {
+            layer: tuple(replace(option, weights=None) for option in self.options)
+            if layer not in floats or any(matches(p, layer) for p in graph.keep_weights)
+            else self.options
+            for layer in self.layers
+        }
         self.flops = sum(2 * row.macs + row.vector_flops for row in rows)
         shape = (len(self.layers), len(self.options))
         self.bytes = np.zeros(shape)
@@ -177,9 +183,7 @@ class CostTable:
 
     def layer_options(self, layer: str) -> tuple[LayerPrecision, ...]:
         """Return the K formats of one layer, its declared keep applied."""
-        if self._kept[self.layers.index(layer)]:
-            return tuple(replace(option, weights=None) for option in self.options)
-        return self.options
+        return self._layer_options[layer]
 
     def canonical(self, choice: Sequence[int]) -> tuple[int, ...]:
         """Return the first of the choices that stand for the same formats: a kept layer may have several."""

@@ -111,14 +111,25 @@ def _fuse(graph: OpGraph) -> list[list[Op]]:
 
 
 def _fold_target(op: Op, graph: OpGraph, group_of: dict[int, int]) -> int | None:
+    """Return the group that an op can run inside: the latest it reads from, if it is element-wise over what that made.
+
+    A reduction over the last axis folds too, as the first half of a normalisation written by hand.
+    """
     producers = [p for t in op.tensors for p in t.producers]
     if not producers:
         return None
-    latest = graph.ops[max(producers, key=lambda p: (group_of[p], p))]
-    size = sum(t.elements for t in op.role("output"))
-    if latest.kind in _NOT_A_PRODUCER or size not in {t.elements for t in latest.role("output")}:
+    group = max(group_of[p] for p in producers)
+    made = [graph.ops[p] for p in producers if group_of[p] == group]
+    if any(m.kind in _NOT_A_PRODUCER for m in made):
         return None
-    return group_of[latest.index]
+    outputs = [(t.elements, t.batched) for t in op.role("output")]
+    if op.kind == "reduction":
+        reduced = [
+            (t.elements // t.shape[-1], t.batched) for m in made for t in m.role("output") if t.shape and t.elements
+        ]
+        return group if outputs[:1] and outputs[0] in reduced and outputs[0][0] > 1 else None
+    size = sum(n for n, _ in outputs), any(batched for _, batched in outputs)
+    return group if size in {(t.elements, t.batched) for m in made for t in m.role("output")} else None
 
 
 def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: int) -> tuple[Row, ...]:

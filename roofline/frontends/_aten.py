@@ -23,12 +23,20 @@ class Work(NamedTuple):
 
 Formula = Callable[[Sequence[Any], dict[str, Any], Any], Work]
 
+# What a gather reads of its source, and a scatter writes of its destination, is what it selects.
+GATHER = frozenset({"index", "_unsafe_index", "index_select", "gather", "take", "take_along_dim"})
+SCATTER = frozenset({"index_copy_", "index_put_", "scatter_", "index_fill_", "masked_scatter_"})
+SCATTER_ADD = frozenset({"index_add_", "scatter_add_", "scatter_reduce_", "index_reduce_"})
+OVERWRITE = frozenset({"copy_", "fill_", "zero_", "normal_", "uniform_"})
+CAST = frozenset({"to", "_to_copy", "type_as"})
+
 _FREE_NAMES = """
 empty empty_like empty_strided new_empty new_empty_strided empty_permuted alias detach detach_ lift lift_fresh
 dropout dropout_ alpha_dropout feature_dropout native_dropout resolve_conj resolve_neg _local_scalar_dense item
 size sym_size sym_stride sym_numel dim stride is_same_size set_ resize_ data device numel _assert_async
 _assert_tensor_metadata is_nonzero equal unsafe_split unsafe_chunk unsafe_split_with_sizes _unsafe_view
-_reshape_alias
+_reshape_alias as_strided_ resize_as_ _assert_scalar _linalg_check_errors is_pinned sym_constrain_range
+sym_constrain_range_for_size
 """
 _COPY_NAMES = """
 cat concat concatenate stack hstack vstack clone copy copy_ _to_copy to contiguous index index_select gather
@@ -36,20 +44,30 @@ scatter scatter_ index_put index_put_ _unsafe_index roll flip repeat repeat_inte
 reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d tril
 triu pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im unfold_copy slice_scatter select_scatter
 index_add index_add_ index_copy index_copy_ take take_along_dim tile rot90 expand_copy view_copy permute_copy
-nonzero masked_select slice_copy select_copy _reshape_copy unfold masked_scatter
+nonzero masked_select slice_copy select_copy _reshape_copy unfold masked_scatter index_fill diag_embed
+block_diag max_unpool2d max_unpool3d _chunk_cat _unsafe_index_put _unsafe_masked_index as_strided_copy
+squeeze_copy unsqueeze_copy transpose_copy t_copy unbind_copy split_with_sizes_copy diagonal_scatter
+as_strided_scatter nonzero_static _pack_padded_sequence nll_loss_forward scatter_add scatter_reduce index_reduce
+one_hot
 """
 _FILL_NAMES = """
 zeros ones full arange zeros_like ones_like full_like new_zeros new_ones new_full eye linspace scalar_tensor
 fill fill_ zero_ rand randn randint rand_like randn_like tril_indices triu_indices uniform_ normal_
-_efficientzerotensor
+_efficientzerotensor hann_window randperm bernoulli exponential_ multinomial normal randint_like
+affine_grid_generator logspace
 """
 _REDUCTION_NAMES = """
 sum mean amax amin max min argmax argmin prod any all std var var_mean std_mean norm linalg_vector_norm
 logsumexp cumsum cumprod logcumsumexp cummax cummin topk sort argsort nansum count_nonzero median bincount
-cumsum_ cosine_similarity searchsorted bucketize one_hot aminmax
+cumsum_ cosine_similarity searchsorted bucketize aminmax kthvalue mode nanmedian histc dist trace _unique2
+unique_consecutive unique_dim allclose
 """
 _ELEMENTWISE_NAMES = """
-masked_fill masked_fill_ gelu silu mish softplus _prelu_kernel prelu hardswish hardsigmoid lerp glu
+masked_fill masked_fill_ gelu silu mish softplus _prelu_kernel prelu hardswish hardsigmoid lerp glu threshold
+abs copysign log_sigmoid_forward floor_divide eq ne lt le gt ge xlogy heaviside polar complex rrelu_with_noise
+_add_relu isin fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
+quantize_per_tensor mse_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits
+linalg_cross addr _weight_norm_interface
 """
 FREE = frozenset(_FREE_NAMES.split())
 COPY = frozenset(_COPY_NAMES.split())
@@ -107,15 +125,18 @@ def _bilinear(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
     return Work("linear", ops.bilinear_macs(prod(out.shape[:-1]), features, in1, in2))
 
 
-def _attention(args: Sequence[Any], kwargs: dict[str, Any], _out: Any) -> Work:
-    query, key, value = (shape(a) for a in args[:3])
-    notes = ["scores stay on chip"]
-    if kwargs.get("is_causal", len(args) > 5 and args[5] is True):
-        notes.append("causal, counted in full")
-    if len(query) > 2 and query[-3] != key[-3]:
-        notes.append(f"grouped queries {query[-3]}:{key[-3]}")
-    macs = ops.attention_macs(query, key, value)
-    return Work("attention", macs, ops.attention_softmax_flops(query, key), ", ".join(notes))
+def _attention(causal_position: int) -> Formula:
+    def work(args: Sequence[Any], kwargs: dict[str, Any], _out: Any) -> Work:
+        query, key, value = (shape(a) for a in args[:3])
+        notes = ["scores stay on chip"]
+        if kwargs.get("is_causal", len(args) > causal_position and args[causal_position] is True):
+            notes.append("causal, counted in full")
+        if len(query) > 2 and query[-3] != key[-3]:
+            notes.append(f"grouped queries {query[-3]}:{key[-3]}")
+        macs = ops.attention_macs(query, key, value)
+        return Work("attention", macs, ops.attention_softmax_flops(query, key), ", ".join(notes))
+
+    return work
 
 
 def _recurrent(kind: str) -> Formula:
@@ -144,13 +165,15 @@ def _softmax(_args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
     return Work("softmax", 0, ops.softmax_flops(shape(out)))
 
 
-def _pool(args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Work:
-    first = out[0] if isinstance(out, tuple | list) else out
-    dims = sum(1 for a, b in zip(args[0].shape[2:], first.shape[2:], strict=False) if a and b) or 1
-    kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
-    sizes = [kernel] * dims if isinstance(kernel, int) else list(kernel)
-    window = prod(sizes) if len(sizes) == dims else sizes[0] ** dims
-    return Work("pool", 0, ops.pool_flops(shape(first), window))
+def _pool(dims: int) -> Formula:
+    def work(args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Work:
+        first = out[0] if isinstance(out, tuple | list) else out
+        kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
+        sizes = [kernel] * dims if isinstance(kernel, int) else list(kernel)
+        window = prod(sizes) if len(sizes) == dims else sizes[0] ** dims
+        return Work("pool", 0, ops.pool_flops(shape(first), window))
+
+    return work
 
 
 def _adaptive_pool(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
@@ -199,22 +222,40 @@ _NAMED: dict[str, Formula] = {
     "addbmm": _addbmm,
     **dict.fromkeys(("outer", "ger"), _outer),
     "bilinear": _bilinear,
-    "scaled_dot_product_attention": _attention,
-    "_scaled_dot_product_flash_attention": _attention,
-    "_scaled_dot_product_flash_attention_for_cpu": _attention,
-    "_scaled_dot_product_efficient_attention": _attention,
+    "scaled_dot_product_attention": _attention(5),
+    "_scaled_dot_product_flash_attention": _attention(4),
+    "_scaled_dot_product_flash_attention_for_cpu": _attention(4),
+    "_scaled_dot_product_efficient_attention": _attention(6),
+    "_scaled_dot_product_cudnn_attention": _attention(6),
+    "_scaled_dot_product_fused_attention_overrideable": _attention(6),
     "lstm": _recurrent("lstm"),
     "gru": _recurrent("gru"),
     **dict.fromkeys(("rnn_tanh", "rnn_relu"), _recurrent("rnn")),
-    **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"), _norm("batch_norm")),
+    **dict.fromkeys(
+        (
+            "batch_norm",
+            "native_batch_norm",
+            "_native_batch_norm_legit_no_training",
+            "_native_batch_norm_legit",
+            "_batch_norm_with_update",
+            "_batch_norm_no_update",
+        ),
+        _norm("batch_norm"),
+    ),
     **dict.fromkeys(("layer_norm", "native_layer_norm"), _norm("layer_norm")),
     **dict.fromkeys(("group_norm", "native_group_norm", "instance_norm"), _norm("group_norm")),
     **dict.fromkeys(("rms_norm", "_fused_rms_norm"), _norm("rms_norm")),
     **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"), _softmax),
-    **{f"{kind}_pool{d}d{tail}": _pool for kind in ("max", "avg") for d in (1, 2, 3) for tail in ("", "_with_indices")},
+    **{f"{kind}_pool{d}d": _pool(d) for kind in ("max", "avg") for d in (1, 2, 3)},
+    **{f"max_pool{d}d_with_indices": _pool(d) for d in (2, 3)},
+    "max_pool1d_with_indices": _pool(1),
+    **{f"fractional_max_pool{d}d": _pool(d) for d in (2, 3)},
     **{f"adaptive_{kind}_pool{d}d": _adaptive_pool for kind in ("max", "avg") for d in (1, 2, 3)},
     **{f"_adaptive_avg_pool{d}d": _adaptive_pool for d in (2, 3)},
-    **{f"upsample_nearest{tail}{d}d": _interpolate("nearest") for tail in ("", "_exact") for d in (1, 2, 3)},
+    **{f"upsample_nearest{d}d": _interpolate("nearest") for d in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{d}d": _interpolate("nearest") for d in (1, 2, 3)},
+    "_upsample_bicubic2d_aa": _interpolate("bicubic"),
+    "grid_sampler_3d": _interpolate("trilinear"),
     "upsample_linear1d": _interpolate("linear"),
     "upsample_bilinear2d": _interpolate("bilinear"),
     "_upsample_bilinear2d_aa": _interpolate("bilinear"),
@@ -225,7 +266,16 @@ _NAMED: dict[str, Formula] = {
     "embedding": _embedding,
     "embedding_bag": _embedding,
     "_embedding_bag": _embedding,
+    "_embedding_bag_forward_only": _embedding,
 }
+
+
+_BY_KIND: tuple[tuple[frozenset[str], Formula], ...] = (
+    (COPY, _copy),
+    (FILL, _fill),
+    (REDUCTION, _reduce),
+    (ELEMENTWISE, _elementwise),
+)
 
 
 def base_name(func: OpOverload) -> str:
@@ -237,24 +287,21 @@ def base_name(func: OpOverload) -> str:
 def formula_of(func: OpOverload) -> Formula | None:
     """Return the formula of an operator, or ``None`` where it has none of its own (free, composite or unknown)."""
     name = base_name(func)
-    if name in _NAMED:
-        return _NAMED[name]
-    if name in COPY:
-        return _copy
-    if name in FILL:
-        return _fill
-    if name in REDUCTION:
-        return _reduce
-    if name in ELEMENTWISE or torch.Tag.pointwise in func.tags:
+    for candidate in (name, name.removesuffix("_")):
+        if candidate in _NAMED:
+            return _NAMED[candidate]
+        for names, formula in _BY_KIND:
+            if candidate in names:
+                return formula
+    if torch.Tag.pointwise in func.tags:
         return _elementwise
-    if torch.Tag.reduction in func.tags:
-        return _reduce
-    return None
+    return _reduce if torch.Tag.reduction in func.tags else None
 
 
 def is_free(func: OpOverload) -> bool:
     """Tell whether an operator moves nothing by itself; a view that turns out to be a copy is told by its storage."""
-    return bool(func.is_view) or base_name(func) in FREE or func.namespace == "prim"
+    outside = func.namespace in {"prim", "profiler"}
+    return bool(func.is_view) or outside or torch.Tag.inplace_view in func.tags or base_name(func) in FREE
 
 
 def is_composite(func: OpOverload) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +45,8 @@ def trace(
         TraceError: The model raises in ``forward``, or the example holds no tensor.
     """
     title = name or type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TraceError(f"{title} is TorchScript, whose modules cannot be watched. Next: give the eager module.")
     first = next(tensors_in(_arguments(example_input)), None)
     if first is None:
         raise TraceError(
@@ -58,7 +62,7 @@ def trace(
         except Exception as error:
             if any(p.is_meta for p in model.parameters()):
                 raise _refusal(title, example_input, error) from error
-            notes = (f"ran on real tensors: on meta tensors forward raised {type(error).__name__}",)
+            notes = (f"ran on real tensors: on meta tensors forward raised {_reason(error)}",)
     if tracer is None:
         try:
             tracer, outputs = _run(model, example_input, real=True)
@@ -110,14 +114,16 @@ def _plain(out: Any) -> Any:
     return list(vars(out).values()) if hasattr(out, "__dict__") else out
 
 
+_CONTAINERS = (list, dict, set, OrderedDict)
+
+
 @contextmanager
 def _untouched(model: torch.nn.Module, *, real: bool) -> Iterator[None]:
     """Run in evaluation mode, then put back the attributes, buffers and random state that ``forward`` changed."""
     modules = [(module, dict(module.__dict__)) for module in model.modules()]
-    registries: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for module, attributes in modules:
-        registries += [(attributes[r], dict(attributes[r])) for r in ("_parameters", "_buffers", "_modules")]
+    for module, _ in modules:
         module.training = False
+    containers = [(v, copy.copy(v)) for _, a in modules for v in a.values() if type(v) in _CONTAINERS]
     values = [(buffer, buffer.clone()) for buffer in model.buffers()] if real else []
     try:
         with torch.random.fork_rng(devices=[], enabled=real):
@@ -126,25 +132,29 @@ def _untouched(model: torch.nn.Module, *, real: bool) -> Iterator[None]:
         for module, attributes in modules:
             module.__dict__.clear()
             module.__dict__.update(attributes)
-        for registry, kept in registries:
-            registry.clear()
-            registry.update(kept)
+        for container, content in containers:
+            container.clear()
+            container.extend(content) if isinstance(container, list) else container.update(content)
         for buffer, value in values:
             buffer.copy_(value)
 
 
 def _refusal(title: str, example: Any, error: Exception) -> TraceError:
     shapes = ", ".join("x".join(map(str, t.shape)) or "scalar" for t in tensors_in(_arguments(example)))
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
     return TraceError(
-        f"{title} raised in forward for input {shapes}: {type(error).__name__}: {reason.rstrip('.')}. "
+        f"{title} raised in forward for input {shapes}: {_reason(error)}. "
         "Next: check the input shape (--input), or run the model by itself."
     )
 
 
+def _reason(error: Exception) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    return f"{type(error).__name__}: {first.rstrip('.')}"
+
+
 def _named(records: list[Record]) -> Iterator[Op]:
     """Give every record its unique name: the owner of its weights, the leaf module, or module and operator."""
-    owners = {record.owner for record in records}
+    owners = {name for record in records for name in (record.owner, record.alias)}
     kinds: dict[str, set[str]] = {}
     for record in records:
         if not record.owner and record.leaf:
@@ -153,7 +163,9 @@ def _named(records: list[Record]) -> Iterator[Op]:
     for index, record in enumerate(records):
         layer = record.owner or record.path
         alone = record.leaf and record.path and record.path not in owners
-        if record.owner or (alone and len(kinds[record.path]) == 1):
+        if record.owner:
+            name = record.alias
+        elif alone and len(kinds[record.path]) == 1:
             name = layer
         else:
             name = f"{layer}.{record.base}" if layer else record.base

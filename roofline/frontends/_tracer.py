@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +28,7 @@ _DTYPES: dict[torch.dtype, tuple[str, int, bool]] = {
     torch.float8_e4m3fn: ("fp8_e4m3", 8, True),
     torch.float8_e5m2: ("fp8_e5m2", 8, True),
 }
-_OVERWRITE = frozenset({"copy_", "fill_", "zero_", "normal_", "uniform_"})
+_INT8 = (torch.int8, torch.uint8)
 _MATERIALISE = frozenset({"arange", "zeros", "ones", "full", "empty", "rand", "randn"})
 
 
@@ -38,21 +40,26 @@ class Record(NamedTuple):
     path: str
     leaf: bool
     owner: str
+    alias: str
     work: _aten.Work
     tensors: tuple[TensorSpec, ...]
     batched: bool
 
 
 class _Constant(NamedTuple):
-    """A parameter or buffer, or what is computed from such alone: names, kind, stored values."""
+    """A parameter or buffer, or what is computed from such alone: names, kind, stored values.
+
+    A buffer that ``forward`` writes (a key-value cache) is ``written``: state, and never a weight.
+    """
 
     names: list[str]
     is_buffer: bool
     stored: int
     derived: bool = False
+    written: bool = False
 
 
-class _Plan(NamedTuple):
+class _Handling(NamedTuple):
     """How calls of one operator are treated."""
 
     formula: _aten.Formula | None
@@ -70,7 +77,7 @@ def _storage(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def tensors_in(*groups: Any) -> Iterator[torch.Tensor]:
-    """Yield every tensor in arguments or results, one level of lists and tuples deep."""
+    """Yield every tensor in arguments or results, inside lists, tuples and dicts too."""
     for group in groups:
         if isinstance(group, torch.Tensor):
             yield group
@@ -107,7 +114,8 @@ class Tracer(TorchDispatchMode):
         self._identities: dict[Any, int] = {}
         self._writers: dict[int, tuple[int, ...]] = {}
         self._batched: set[int] = set()
-        self._plans: dict[OpOverload, _Plan] = {}
+        self._handlings: dict[OpOverload, _Handling] = {}
+        self._thread = threading.get_ident()
         for tensor in (*model.parameters(), *model.buffers()):
             if real or tensor.is_meta:
                 self._declare_constant(tensor, tensor)
@@ -132,10 +140,12 @@ class Tracer(TorchDispatchMode):
                 hook.remove()
 
     def _enter_module(self, module: torch.nn.Module, _args: Any) -> None:
-        self._path.append(self._modules.get(id(module), self._path[-1]))
+        if threading.get_ident() == self._thread:
+            self._path.append(self._modules.get(id(module), self._path[-1]))
 
     def _leave_module(self, _module: torch.nn.Module, _args: Any, _out: Any) -> None:
-        self._path.pop()
+        if threading.get_ident() == self._thread:
+            self._path.pop()
 
     def declare_inputs(self, inputs: Any) -> None:
         """Mark tensors as the model's batched inputs."""
@@ -166,35 +176,36 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        plan = self._plans.get(func)
-        if plan is None:
-            plan = self._plans[func] = self._plan(func)
-        if not self.real and plan.to_meta:
-            args, kwargs = self._on_meta(plan, args, kwargs)
-        if plan.fused is not None:
-            return plan.fused(self, func, args, kwargs)
-        if plan.decompose:
+        handling = self._handlings.get(func)
+        if handling is None:
+            handling = self._handlings[func] = self._handling(func)
+        if not self.real and handling.to_meta:
+            args, kwargs = self._on_meta(handling, args, kwargs)
+        if handling.fused is not None:
+            return handling.fused(self, func, args, kwargs)
+        if handling.decompose:
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        out = plan.shape_rule(args, kwargs) if plan.shape_rule else None
+        out = handling.shape_rule(args, kwargs) if handling.shape_rule else None
         if out is None:
             out = func(*args, **kwargs)
-        if plan.free and (not func.is_view or self._only_aliases(args, out)):
+        if handling.free and (not func.is_view or self._only_aliases(args, out)):
             self.free += 1
-        elif plan.free:
-            self._record(func, _aten.Work("copy"), args, kwargs, out)
+        elif handling.free:
+            cast = _aten.base_name(func) in _aten.CAST and out.dtype != args[0].dtype
+            self._record(func, _aten.Work("elementwise" if cast else "copy"), args, kwargs, out)
         else:
             self.record_call(func, args, kwargs, out)
         return out
 
-    def _plan(self, func: OpOverload) -> _Plan:
+    def _handling(self, func: OpOverload) -> _Handling:
         name = _aten.base_name(func)
         free = _aten.is_free(func)
         formula = None if free else _aten.formula_of(func)
         fused = (ON_REAL if self.real else ON_META).get(name)
-        return _Plan(
+        return _Handling(
             formula,
             free,
             not free and formula is None and _aten.is_composite(func),
@@ -204,13 +215,13 @@ class Tracer(TorchDispatchMode):
             name in _MATERIALISE,
         )
 
-    def _on_meta(self, plan: _Plan, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def _on_meta(self, handling: _Handling, args: Any, kwargs: Any) -> tuple[Any, Any]:
         if any(isinstance(a, list | tuple) for a in args) or kwargs:
             if any(not t.is_meta for t in tensors_in(args, kwargs)):
                 args, kwargs = tree_map(self.to_meta, args), tree_map(self.to_meta, kwargs)
         else:
             args = tuple(map(self.to_meta, args))
-        if plan.materialises or kwargs.get("device") is not None:
+        if handling.materialises or kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("meta")}
         elif any(isinstance(a, torch.device) for a in args):
             args = tuple(torch.device("meta") if isinstance(a, torch.device) else a for a in args)
@@ -245,7 +256,7 @@ class Tracer(TorchDispatchMode):
 
     def record_call(self, func: OpOverload, args: Any, kwargs: Any, out: Any) -> None:
         """Record one call by its operator's formula."""
-        formula = self._plans[func].formula or _aten.UNKNOWN
+        formula = self._handlings[func].formula or _aten.UNKNOWN
         self._record(func, formula(args, kwargs, out), args, kwargs, out)
 
     def _record(self, func: OpOverload, work: _aten.Work, args: Any, kwargs: Any, out: Any) -> None:
@@ -254,35 +265,42 @@ class Tracer(TorchDispatchMode):
         base = _aten.base_name(func)
         specs: list[TensorSpec] = []
         constant: list[_Constant] = []
-        owner, batched, seen = "", False, set()
-        read = args[1:] if base in _OVERWRITE else args
+        owner, alias, batched, seen = "", "", False, set()
+        touched = _touched(base, args, out)
+        read = args[1:] if base in _aten.OVERWRITE or base in _aten.SCATTER else args
         for tensor in tensors_in(read, {k: v for k, v in kwargs.items() if k != "out"} if kwargs else ()):
             if id(tensor) in seen:
                 continue
             seen.add(id(tensor))
             key, _ = _storage(tensor)
             spec = self._input(tensor, work, args, out)
+            if touched is not None and tensor is args[0]:
+                spec = replace(spec, elements=min(spec.elements, touched))
             specs.append(spec)
             batched = batched or key in self._batched
             if spec.role != "input":
                 constant.append(self._constants[key])
             if spec.role == "weight" and not owner:
-                owner = self._owner(constant[-1], path)
+                owner, alias = self._owner(constant[-1], path)
         for tensor in tensors_in(out):
             self._alive.append(tensor)
             key, nbytes = _storage(tensor)
             name, bits, is_float = _DTYPES.get(tensor.dtype) or _other(tensor.dtype)
-            specs.append(TensorSpec("output", tuple(tensor.shape), tensor.numel(), name, bits, is_float, batched))
-            partial = tensor.numel() * tensor.element_size() < nbytes
+            part = touched is not None and base not in _aten.GATHER
+            elements = min(tensor.numel(), touched) if part and touched is not None else tensor.numel()
+            specs.append(TensorSpec("output", tuple(tensor.shape), elements, name, bits, is_float, batched))
+            partial = part or tensor.numel() * tensor.element_size() < nbytes
             self._writers[key] = (*self._writers.get(key, ()), index) if partial else (index,)
             if batched:
                 self._batched.add(key)
-            if constant and len(constant) == len(seen) and key not in self._constants:
+            if key in self._constants:
+                self._constants[key] = self._constants[key]._replace(written=True)
+            elif constant and len(constant) == len(seen):
                 self._constants[key] = constant[0]._replace(stored=tensor.numel(), derived=True)
         if work.kind == "matmul" and owner:
             work = work._replace(kind="linear")
         target = f"{func.namespace}.{base}.{func._overloadname}"
-        self.records.append(Record(target, base.strip("_"), path, leaf, owner, work, tuple(specs), batched))
+        self.records.append(Record(target, base.strip("_"), path, leaf, owner, alias, work, tuple(specs), batched))
 
     def _input(self, tensor: torch.Tensor, work: _aten.Work, args: Any, out: Any) -> TensorSpec:
         key, nbytes = _storage(tensor)
@@ -300,8 +318,8 @@ class Tracer(TorchDispatchMode):
             stored, label = constant.stored, constant.names[0]
             if not constant.derived:
                 self.parameters[label] = (stored, bits)
-            role = "state" if constant.is_buffer else "parameter"
-            if work.kind in _WEIGHT_KINDS and len(shape) >= 2:
+            role = "state" if constant.is_buffer or constant.written else "parameter"
+            if not constant.written and _is_weight(tensor, work.kind, args):
                 role = "weight"
                 rows = next((t for t in tensors_in(args) if not t.dtype.is_floating_point), None)
                 if work.kind == "embedding" and rows is not None:
@@ -314,9 +332,30 @@ class Tracer(TorchDispatchMode):
         )
 
     @staticmethod
-    def _owner(constant: _Constant, path: str) -> str:
+    def _owner(constant: _Constant, path: str) -> tuple[str, str]:
+        """Return the layer that a weight belongs to, and the name by which this use of it goes.
+
+        A tensor that several modules share is one layer, that of its first name; an op is named after its own module.
+        """
         owners = [name.rpartition(".")[0] or name for name in constant.names]
-        return path if path in owners or (path and owners[0].startswith(f"{path}.")) else owners[0]
+        first = owners[0].partition(".parametrizations.")[0]
+        return first, path if path in owners else first
+
+
+def _is_weight(tensor: torch.Tensor, kind: str, args: Any) -> bool:
+    """Tell whether a constant is what a scheme quantizes: a matrix operand, or the table of an embedding."""
+    if kind == "embedding":
+        return tensor is args[0]
+    return kind in _WEIGHT_KINDS and tensor.dim() >= 2 and (tensor.is_floating_point() or tensor.dtype in _INT8)
+
+
+def _touched(base: str, args: Any, out: Any) -> int | None:
+    """Return how many values of its first operand a gather or scatter touches; ``None`` for any other operator."""
+    if base in _aten.GATHER:
+        return sum(t.numel() for t in tensors_in(out))
+    if base in _aten.SCATTER or base in _aten.SCATTER_ADD:
+        return max((t.numel() for t in tensors_in(args[1:])), default=0)
+    return None
 
 
 def _distinct(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
