@@ -330,7 +330,7 @@ def _merit(goal: Objective, result: GraphEstimate) -> float:
 
 
 def _cost(goal: Objective, result: GraphEstimate) -> float:
-    return float({"ai": result.bytes, "memory": result.weight_bytes, "latency": result.latency_s}[goal.target])
+    return goal.cost(moved_bytes=result.bytes, latency_s=result.latency_s, weight_bytes=result.weight_bytes)
 
 
 def _calls(table: CostTable, candidates: int) -> dict[str, int]:

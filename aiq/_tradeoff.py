@@ -74,7 +74,7 @@ def _exact(frontier: Frontier) -> Tradeoff:
 
 
 def _cheapest(frontier: Frontier, loss: float) -> float:
-    return float(frontier.costs[frontier.cheapest_within(loss * (1 + frontier.gap))])
+    return float(frontier.costs[frontier.cheapest_within(loss * (1 + frontier.loss_gap))])
 
 
 def _best_of(costs: NDArray[np.float64], losses: Losses, choices: NDArray[np.uint16]) -> Frontier:

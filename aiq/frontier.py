@@ -22,14 +22,14 @@ class Frontier:
         losses: Loss of each point, [P].
         choices: Option index of each layer, [P, L].
         supported: Points that minimise cost + μ · loss for some μ: what a sweep over λ can reach, [P].
-        gap: Relative excess of loss over the optimum that cannot be excluded; 0 where the frontier is exact.
+        loss_gap: Relative excess of loss over the optimum that cannot be excluded; 0 where the frontier is exact.
     """
 
     costs: NDArray[np.float64]
     losses: NDArray[np.float64]
     choices: NDArray[np.uint16]
     supported: NDArray[np.bool_]
-    gap: float
+    loss_gap: float
 
     def cheapest_within(self, loss: float) -> int:
         """Return the index of the cheapest point whose loss is at most ``loss`` (if there is none, of the last)."""
@@ -48,7 +48,8 @@ def pareto_frontier(
 
     The multiple-choice knapsack, solved by dominance: after each layer only partial sums that no other beats in both
     coordinates are kept. All K^L choices are covered, and the result is exact, unless more than ``max_states`` partial
-    sums survive: then the cheapest of each narrow band of loss is kept, and ``gap`` bounds what that can have cost.
+    sums survive: then the cheapest of each narrow band of loss is
+    kept, and ``loss_gap`` bounds what that can have cost.
 
     Args:
         costs: Cost of option k in layer l, [L, K], at least 0.

@@ -47,6 +47,10 @@ class Objective:
             return arithmetic_intensity
         return 1.0 / (latency_s if self.target == "latency" else weight_bytes)
 
+    def cost(self, *, moved_bytes: float, latency_s: float, weight_bytes: float) -> float:
+        """Return what the target minimises; with the FLOPs given, fewest bytes are the highest intensity."""
+        return float({"ai": moved_bytes, "latency": latency_s, "memory": weight_bytes}[self.target])
+
     def gain(self, merit: float, *, baseline: float, best: float) -> float:
         """Return the normalised gain of a merit."""
         if self.normalise == "raw":

@@ -7,8 +7,8 @@
     Every op reads its inputs and writes its outputs in the outermost memory, as eager execution does at worst.
 ``fused``
     Element-wise tails and normalisations run inside the op that produced their input; each tensor that leaves such a
-    group is written once and read by each consumer, from the innermost memory level that holds the consumer's working
-    set.
+    group is written once and read by each consumer, from the innermost memory level that holds the
+    consumer's working set. Where producer and consumer have different formats each side is charged in its own.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def test_same_points_as_brute_force(instance: tuple[Table, Table]) -> None:
     frontier = pareto_frontier(costs, losses)
     points = list(zip(frontier.costs.tolist(), frontier.losses.tolist(), strict=True))
     assert points == non_dominated(all_sums(costs, losses))
-    assert frontier.gap == 0.0
+    assert frontier.loss_gap == 0.0
     assert frontier.choices.shape == (len(points), len(costs))
     check_choices(frontier, costs, losses)
     assert frontier.supported.tolist() == [is_vertex(points, i) for i in range(len(points))]
@@ -77,21 +77,21 @@ def test_trimming_stays_within_its_gap(instance: tuple[Table, Table], max_states
     costs, losses = instance
     frontier = pareto_frontier(costs, losses, max_states=max_states)
     assert 1 <= len(frontier.costs) <= max_states
-    assert frontier.gap >= 0.0
+    assert frontier.loss_gap >= 0.0
     check_choices(frontier, costs, losses)
     for cost, loss in non_dominated(all_sums(costs, losses)):
         reached = frontier.losses[frontier.costs <= cost * (1 + 1e-9)]
         assert len(reached)
-        assert reached.min() <= loss * (1 + frontier.gap) * (1 + 1e-9)
+        assert reached.min() <= loss * (1 + frontier.loss_gap) * (1 + 1e-9)
 
 
 def test_trimming_happens_and_is_admitted() -> None:
     rng = np.random.default_rng(0)
     costs, losses = rng.random((12, 4)), rng.random((12, 4))
     exact, trimmed = pareto_frontier(costs, losses), pareto_frontier(costs, losses, max_states=20)
-    assert exact.gap == 0.0
+    assert exact.loss_gap == 0.0
     assert len(exact.costs) > 20 >= len(trimmed.costs)
-    assert 0.0 < trimmed.gap < 10.0
+    assert 0.0 < trimmed.loss_gap < 10.0
     assert trimmed.costs[0] == pytest.approx(exact.costs[0], rel=1e-12)
 
 

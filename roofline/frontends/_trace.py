@@ -36,7 +36,7 @@ def trace(
     Args:
         model: The module; it is left as it was.
         example_input: A tensor, a tuple of positional arguments or a dict of keyword arguments. The first axis of the
-            first tensor is the batch.
+            first tensor is the batch; inputs whose first axis has that length grow with it.
         name: Name of the model in reports; the class name by default.
         keep_weights: Patterns of layers whose weights a scheme's default leaves alone.
         real: Run the real tensors from the start (eager's fused fast paths then appear, recorded as what they fuse).
@@ -89,7 +89,8 @@ def _run(model: torch.nn.Module, example: Any, *, real: bool) -> tuple[Tracer, A
     with _untouched(model, real=real), torch.inference_mode():
         tracer = Tracer(model, real=real)
         inputs = tree_map(_with_values if real else tracer.to_meta, example)
-        tracer.declare_inputs(_arguments(inputs))
+        first = next(tensors_in(_arguments(inputs)))
+        tracer.declare_inputs(_arguments(inputs), first.shape[0] if first.dim() else 1)
         with tracer.watching():
             if isinstance(inputs, dict):
                 out = model(**inputs)

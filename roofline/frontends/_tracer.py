@@ -147,11 +147,12 @@ class Tracer(TorchDispatchMode):
         if threading.get_ident() == self._thread:
             self._path.pop()
 
-    def declare_inputs(self, inputs: Any) -> None:
-        """Mark tensors as the model's batched inputs."""
+    def declare_inputs(self, inputs: Any, batch: int) -> None:
+        """Mark the inputs whose first axis is the batch; masks and scalars do not grow with it."""
         for tensor in tensors_in(inputs):
             self._alive.append(tensor)
-            self._batched.add(_storage(tensor)[0])
+            if tensor.dim() and tensor.shape[0] == batch:
+                self._batched.add(_storage(tensor)[0])
 
     def writers_of(self, outputs: Any) -> frozenset[int]:
         """Return the indices of the records that wrote the given tensors."""
