@@ -21,8 +21,8 @@ def interleaved(work: Mapping[str, Callable[[], object]], *, rounds: int, warm_u
 
 def report(times: Mapping[str, list[float]], *, reference: str) -> None:
     """Print median, interquartile range and the median of the paired ratios to the reference."""
-    print(f"{'':44}{'median':>12}{'IQR':>12}{'ratio':>10}   n")
+    print(f"{'':52}{'median':>12}{'IQR':>12}{'ratio':>10}   n")
     for name, seconds in times.items():
         low, _, high = quantiles(seconds, n=4)
         ratio = median(a / b for a, b in zip(seconds, times[reference], strict=True))
-        print(f"{name:44}{1e3 * median(seconds):9.2f} ms{1e3 * (high - low):9.2f} ms{ratio:10.3f}   {len(seconds)}")
+        print(f"{name:52}{1e3 * median(seconds):9.2f} ms{1e3 * (high - low):9.2f} ms{ratio:10.3f}   {len(seconds)}")

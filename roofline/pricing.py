@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hardware_specs import HardwareSpec
 from roofline.ceiling import CeilingChoice, choose_ceiling, vector_ceiling
 from roofline.graph import MATRIX_KINDS, OpGraph
@@ -56,6 +59,13 @@ class Pricing:
         if self.traffic != "fused":
             return 0
         return self._innermost(weight_bytes + self._beside_weights)
+
+    def weight_levels(self, weight_bytes: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return :meth:`weight_level` of each of many schemes, [S]."""
+        found = np.zeros(len(weight_bytes), dtype=np.intp)
+        for level in range(1, len(self.capacities) if self.traffic == "fused" else 1):
+            found[self.capacities[level] >= weight_bytes + self._beside_weights] = level
+        return found
 
     def _innermost(self, working_set: float) -> int:
         found = 0

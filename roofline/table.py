@@ -171,7 +171,7 @@ class CostTable:
         if len(self.levels) == 1:
             _gather_sum(self.latency_s[self.levels[0]], columns, seconds)
         else:
-            level_of = np.array([self.pricing.weight_level(w) for w in weights])
+            level_of = self.pricing.weight_levels(weights)
             for level in np.unique(level_of):
                 chosen = np.flatnonzero(level_of == level)
                 part = np.empty(len(chosen))
