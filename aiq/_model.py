@@ -131,9 +131,9 @@ def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
 
     location, _, attribute = name.rpartition(":")
     with _importing_from(location):
-        target = _import(location, name)
+        target = namespace = _import(location, name)
         for part in attribute.split("."):
-            known = [n for n in dir(target) if not n.startswith("_") and callable(getattr(target, n, None))]
+            known = [n for n in dir(target) if not n.startswith("_") and _own(getattr(target, n, None), namespace)]
             if not hasattr(target, part):
                 step = "name a function or class that takes no argument"
                 raise unknown_name(f"callable in {location}", attribute, known, step)
@@ -151,6 +151,10 @@ def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
             "Next: return a module, or a pair of module and example input."
         )
     return module, example
+
+
+def _own(value: Any, namespace: Any) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == namespace.__name__
 
 
 def _is_file(location: str) -> bool:

@@ -13,9 +13,10 @@ Boxes = NDArray[np.float64]
 Point = tuple[float, float]
 
 TEXT, DOT, LINE = 1000.0, 80.0, 3.0
+CROWDED = 2 * DOT
 _OUTSIDE = 1e6
-_DIRECTIONS = 24
-_GAPS = (2.5, 6.0, 10.0, 15.0, 21.0, 28.0, 36.0, 46.0, 58.0, 72.0, 90.0, 115.0, 150.0)
+_DIRECTIONS = 36
+_GAPS = (2.5, 6.0, 10.0, 15.0, 21.0, 28.0, 36.0, 46.0, 58.0, 72.0, 90.0, 115.0, 150.0, 190.0)
 _NO_LEADER = 4.0
 _LEADER = 20.0
 _SWEEPS = 3
@@ -82,7 +83,10 @@ class Page:
         if not items:
             return []
         order = list(range(len(items)))
-        best = self._sweep(items, order)
+        across = sorted(order, key=lambda i: items[i][0])
+        best = min(
+            (self._sweep(items, o) for o in (order, across, across[::-1])), key=lambda found: sum(p.cost for p in found)
+        )
         for _ in range(_RETRIES):
             # The text that found the worst place goes first next time.
             worst = max(order, key=[p.cost for p in best].__getitem__)

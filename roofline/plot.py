@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roofline._plot_data import FAMILIES, View, check, limits, view
-from roofline._plot_layout import LINE, TEXT, Page, on_line
+from roofline._plot_layout import CROWDED, LINE, TEXT, Page, on_line
 from roofline._plot_style import COMPUTE, FAINT, INK, MARKERS, SIDE_INCHES, Style, dark, draw_legends
 from roofline.errors import InputError
 from roofline.result import GraphEstimate
@@ -328,7 +328,7 @@ def _draw_labels(ax: Axes, page: Page, shown: View, style: Style) -> None:
         items.append(((float(at[0]), float(at[1])), radii[label.x, label.y], size))
     leaders = []
     for text, place in zip(texts, page.place_labels(items), strict=True):
-        if place.cost >= TEXT:
+        if place.cost >= CROWDED:
             text.remove()
             continue
         _put(ax, text, place.centre)
