@@ -77,6 +77,13 @@ def test_a_cache_that_forward_writes_is_state_and_no_weight() -> None:
     assert write.index in product.role("state")[0].producers
 
 
+def test_a_weight_computed_in_place_is_still_a_weight() -> None:
+    model = Fn(lambda m, x: F.linear(x, (m.w * 2).add_(1)), w=nn.Parameter(torch.zeros(4, 8)))
+    graph = trace(model, torch.zeros(2, 8))
+    assert graph.layers == ("w",)
+    assert (graph.ops[-1].kind, graph.ops[-1].name) == ("linear", "w")
+
+
 @pytest.mark.parametrize(
     ("read", "values"),
     [

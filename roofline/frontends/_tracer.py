@@ -294,10 +294,12 @@ class Tracer(TorchDispatchMode):
             self._writers[key] = (*self._writers.get(key, ()), index) if partial else (index,)
             if batched:
                 self._batched.add(key)
-            if key in self._constants:
-                self._constants[key] = self._constants[key]._replace(written=True)
-            elif constant and len(constant) == len(seen):
+            known = self._constants.get(key)
+            still_constant = bool(constant) and len(constant) == len(seen)
+            if known is None and still_constant:
                 self._constants[key] = constant[0]._replace(stored=tensor.numel(), derived=True)
+            elif known is not None and not (known.derived and still_constant):
+                self._constants[key] = known._replace(written=True)
         if work.kind == "matmul" and owner:
             work = work._replace(kind="linear")
         target = f"{func.namespace}.{base}.{func._overloadname}"
