@@ -48,8 +48,8 @@ def pareto_frontier(
 
     The multiple-choice knapsack, solved by dominance: after each layer only partial sums that no other beats in both
     coordinates are kept. All K^L choices are covered, and the result is exact, unless more than ``max_states`` partial
-    sums survive: then the cheapest of each narrow band of loss is
-    kept, and ``loss_gap`` bounds what that can have cost.
+    sums survive: then the cheapest of each narrow band of loss is kept, and ``loss_gap`` bounds what that can have
+    cost.
 
     Args:
         costs: Cost of option k in layer l, [L, K], at least 0.

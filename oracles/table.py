@@ -21,9 +21,8 @@ class MeasuredLosses:
     """Losses of one layer quantized at a time, from a JSON or CSV file.
 
     JSON: ``{"unit": "...", "losses": {LAYER: {FORMAT: loss}}}``. CSV: columns ``layer``, ``format``, ``loss``. A
-        format is
-    written as in a scheme (``w8``, ``w4a8``, ``int4:g128/bf16``); ``keep`` costs 0. Negative losses (a layer that did
-    better quantized) count as 0, since noise does not buy accuracy.
+    format is written as in a scheme (``w8``, ``w4a8``, ``int4:g128/bf16``); ``keep`` costs 0. Negative losses (a layer
+    that did better quantized) count as 0, since noise does not buy accuracy.
     """
 
     name = "table"

@@ -22,9 +22,8 @@ class WeightSqnr:
     """Weight signal-to-quantization-noise.
 
     The loss of a layer is 100 · (‖w − q(w)‖² / ‖w‖²), plus the same ratio of a Gaussian activation quantized at its
-    best
-    clipping where activations are quantized: percent of signal power. Independent noise adds over layers, so the sum
-    estimates the noise at the output. It knows neither the data nor what the network makes of noise: a proxy that
+    best clipping where activations are quantized: percent of signal power. Independent noise adds over layers, so the
+    sum estimates the noise at the output. It knows neither the data nor what the network makes of noise: a proxy that
     orders schemes, not an accuracy.
     """
 

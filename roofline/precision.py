@@ -170,9 +170,8 @@ class LayerPrecision:
         """Read a layer's formats.
 
         ``keep``; a format for both (``fp16``); ``WEIGHTS/ACTIVATIONS`` (``int4:g128/bf16``, either may be ``keep``);
-        or a
-        shorthand ``wB[:options][aB]``: ``w8`` (weights INT8), ``w4:g128``, ``w8a8``, ``w4a8``. In a shorthand 16 and 32
-        mean fp16 and fp32, other widths integers.
+        or a shorthand ``wB[:options][aB]``: ``w8`` (weights INT8), ``w4:g128``, ``w8a8``, ``w4a8``. In a shorthand 16
+        and 32 mean fp16 and fp32, other widths integers.
 
         Raises:
             PrecisionError: The text is none of these.

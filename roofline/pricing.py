@@ -1,4 +1,4 @@
-"""The cost of one row in given formats on one machine: what an estimate and a table of schemes share."""
+"""What one row costs in given formats on one machine: bytes, ceiling and seconds of each resource."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ class Pricing:
 
     def weight_level(self, weight_bytes: float) -> int:
         """Memory level that keeps all weights and parameters between passes, beside the largest row's activations."""
-        if self.traffic != "fused":
-            return 0
-        return self._innermost(weight_bytes + self._beside_weights)
+        return int(self.weight_levels(np.array([weight_bytes]))[0])
 
     def weight_levels(self, weight_bytes: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return :meth:`weight_level` of each of many schemes, [S]."""
@@ -68,11 +66,7 @@ class Pricing:
         return found
 
     def _innermost(self, working_set: float) -> int:
-        found = 0
-        for index in range(1, len(self.capacities)):
-            if self.capacities[index] >= working_set:
-                found = index
-        return found
+        return max((i for i, capacity in enumerate(self.capacities) if i and capacity >= working_set), default=0)
 
     def price(self, row: Row, formats: LayerPrecision, weight_level: int) -> LayerEstimate:
         """Price one row in the given formats, with weights kept in memory level ``weight_level``."""

@@ -189,6 +189,19 @@ class GraphEstimate:
             "unknown_latency_share": sum(u.latency_s for u in unknown) / self.latency_s if self.latency_s else 0.0,
         }
 
+    def summary(self) -> dict[str, Any]:
+        """Return the totals as plain data in SI units."""
+        return {
+            "bytes": self.bytes,
+            "weight_bytes": self.weight_bytes,
+            "memory_bytes": self.memory_bytes,
+            "fits": self.fits,
+            "arithmetic_intensity": self.arithmetic_intensity,
+            "latency_s": self.latency_s,
+            "throughput_per_s": self.throughput_per_s,
+            "latency_s_by_bound": self.latency_by_bound,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data in SI units: the JSON of ``aiq roofline``."""
         return {
@@ -202,14 +215,7 @@ class GraphEstimate:
             "traffic": self.traffic,
             "flops": self.flops,
             "macs": self.macs,
-            "bytes": self.bytes,
-            "weight_bytes": self.weight_bytes,
-            "memory_bytes": self.memory_bytes,
-            "fits": self.fits,
-            "arithmetic_intensity": self.arithmetic_intensity,
-            "latency_s": self.latency_s,
-            "throughput_per_s": self.throughput_per_s,
-            "latency_s_by_bound": self.latency_by_bound,
+            **self.summary(),
             "coverage": self.coverage,
             "unknown_ops": self.graph.unknown,
             "assumptions": list(self.assumptions),

@@ -122,14 +122,12 @@ def _fold_target(op: Op, graph: OpGraph, group_of: dict[int, int]) -> int | None
     made = [graph.ops[p] for p in producers if group_of[p] == group]
     if any(m.kind in _NOT_A_PRODUCER for m in made):
         return None
-    outputs = [(t.elements, t.batched) for t in op.role("output")]
+    outputs, results = op.role("output"), [t for m in made for t in m.role("output")]
     if op.kind == "reduction":
-        reduced = [
-            (t.elements // t.shape[-1], t.batched) for m in made for t in m.role("output") if t.shape and t.elements
-        ]
-        return group if outputs[:1] and outputs[0] in reduced and outputs[0][0] > 1 else None
-    size = sum(n for n, _ in outputs), any(batched for _, batched in outputs)
-    return group if size in {(t.elements, t.batched) for m in made for t in m.role("output")} else None
+        rows = {shape for t in results if len(t.shape) > 1 for shape in (t.shape[:-1], (*t.shape[:-1], 1))}
+        return group if outputs and outputs[0].shape in rows else None
+    size = sum(t.elements for t in outputs), any(t.batched for t in outputs)
+    return group if size in {(t.elements, t.batched) for t in results} else None
 
 
 def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: int) -> tuple[Row, ...]:

@@ -116,6 +116,12 @@ def test_a_handwritten_norm_folds_like_the_operator() -> None:
     assert by_hand.bytes == by_operator.bytes
 
 
+@pytest.mark.parametrize(("axis", "rows"), [(-1, 1), (0, 2)])
+def test_only_a_reduction_over_the_last_axis_folds(axis: int, rows: int) -> None:
+    model = Fn(lambda m, x: m.out(x).sum(axis, keepdim=True), out=nn.Linear(8, 8))
+    assert len(estimate(trace(model, torch.zeros(8, 8)), FLAT).layers) == rows
+
+
 @pytest.mark.parametrize("batch", [3, 16])
 def test_fusion_does_not_depend_on_the_traced_batch(batch: int) -> None:
     class Positions(nn.Module):

@@ -16,6 +16,8 @@ from roofline.errors import TraceError
 from roofline.frontends._tracer import Record, Tracer, tensors_in
 from roofline.graph import Op, OpGraph
 
+_CONTAINERS = (list, dict, set, OrderedDict)
+
 
 def trace(
     model: torch.nn.Module,
@@ -27,14 +29,13 @@ def trace(
 ) -> OpGraph:
     """Record every aten operator that eager PyTorch runs for one forward pass in evaluation mode.
 
-    Nothing is computed: parameters, inputs and factories are replaced by ``meta`` tensors as they meet an operator,
-    so a
-    model of any size, with weights in memory or on ``meta``, costs shapes only. Where ``forward`` asks for values (a
-    branch on data), the real tensors are run instead (an example on ``meta`` counts as zeros) and ``OpGraph.notes``
-    says so.
+    Nothing is computed: parameters, inputs and factories are replaced by ``meta`` tensors as they meet an operator, so
+    that a model of any size, with weights in memory or on ``meta``, costs shapes only. Where ``forward`` asks for
+    values (a branch on data), the real tensors are run instead (an example on ``meta`` counts as zeros) and
+    ``OpGraph.notes`` says so.
 
     Args:
-        model: The module; it is left as it was.
+        model: The module; its attributes, containers and buffers are put back afterwards.
         example_input: A tensor, a tuple of positional arguments or a dict of keyword arguments. The first axis of the
             first tensor is the batch; inputs whose first axis has that length grow with it.
         name: Name of the model in reports; the class name by default.
@@ -42,7 +43,7 @@ def trace(
         real: Run the real tensors from the start (eager's fused fast paths then appear, recorded as what they fuse).
 
     Raises:
-        TraceError: The model raises in ``forward``, or the example holds no tensor.
+        TraceError: The model raises in ``forward`` or is TorchScript, or the example holds no tensor or an empty batch.
     """
     title = name or type(model).__name__
     if isinstance(model, torch.jit.ScriptModule):
@@ -54,21 +55,21 @@ def trace(
         )
     if 0 in first.shape[:1]:
         raise TraceError(f"{title}: the example input has an empty batch. Next: give at least one sample.")
+    batch = first.shape[0] if first.dim() else 1
     notes: tuple[str, ...] = ()
     tracer = outputs = None
     if not real:
         try:
-            tracer, outputs = _run(model, example_input, real=False)
+            tracer, outputs = _run(model, example_input, batch, real=False)
         except Exception as error:
             if any(p.is_meta for p in model.parameters()):
                 raise _refusal(title, example_input, error) from error
             notes = (f"ran on real tensors: on meta tensors forward raised {_reason(error)}",)
     if tracer is None:
         try:
-            tracer, outputs = _run(model, example_input, real=True)
+            tracer, outputs = _run(model, example_input, batch, real=True)
         except Exception as error:
             raise _refusal(title, example_input, error) from error
-    batch = first.shape[0] if first.dim() else 1
     return OpGraph(
         model=title,
         ops=tuple(_named(tracer.records)),
@@ -85,12 +86,11 @@ def _arguments(example: Any) -> Any:
     return list(example.values()) if isinstance(example, dict) else example
 
 
-def _run(model: torch.nn.Module, example: Any, *, real: bool) -> tuple[Tracer, Any]:
+def _run(model: torch.nn.Module, example: Any, batch: int, *, real: bool) -> tuple[Tracer, Any]:
     with _untouched(model, real=real), torch.inference_mode():
         tracer = Tracer(model, real=real)
         inputs = tree_map(_with_values if real else tracer.to_meta, example)
-        first = next(tensors_in(_arguments(inputs)))
-        tracer.declare_inputs(_arguments(inputs), first.shape[0] if first.dim() else 1)
+        tracer.declare_inputs(_arguments(inputs), batch)
         with tracer.watching():
             if isinstance(inputs, dict):
                 out = model(**inputs)
@@ -113,9 +113,6 @@ def _plain(out: Any) -> Any:
     if dataclasses.is_dataclass(out):
         return [getattr(out, field.name) for field in dataclasses.fields(out)]
     return list(vars(out).values()) if hasattr(out, "__dict__") else out
-
-
-_CONTAINERS = (list, dict, set, OrderedDict)
 
 
 @contextmanager
