@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from roofline.errors import PrecisionError
@@ -14,6 +14,7 @@ DEFAULT_SCALE_BITS = 16
 
 _KNOWN = f"{', '.join(FLOAT_BITS)}, int{INT_WIDTHS[0]} to int{INT_WIDTHS[-1]}, each integer with :gN, :c, :sN, :zN"
 _OPTION = re.compile(r"(g|s|z|c)([0-9]{0,9})")
+_RECIPE = re.compile(r"[a-z][a-z0-9]*(?:\+[a-z][a-z0-9]*)*")
 _SHORTHAND = re.compile(r"w([0-9]{1,9})((?::[a-z][0-9]*)*)(?:a([0-9]{1,9}))?")
 
 
@@ -139,31 +140,38 @@ class LayerPrecision:
     Attributes:
         weights: Format of the weights of matrix-like operations (convolution, linear, embedding, recurrent).
         activations: Format of the tensors the layer reads and writes.
+        recipe: How the values are found (``gptq``, ``nearest+max``): it changes accuracy and neither bytes nor time.
+            Empty for the quantizer's default.
     """
 
     weights: Precision | None = None
     activations: Precision | None = None
+    recipe: str = ""
 
     def __str__(self) -> str:
         if self.weights is None and self.activations is None:
             return "keep"
-        return f"{self.weights or 'keep'}/{self.activations or 'keep'}"
+        return f"{self.weights or 'keep'}/{self.activations or 'keep'}{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        return f"@{self.recipe}" if self.recipe else ""
 
     @property
     def label(self) -> str:
         """The shortest text that reads back as this: ``w8a8``, ``w4:g128``, ``fp16``; else the full form."""
         weights, activations = self.weights, self.activations
         if weights is not None and weights == activations and weights.is_float:
-            return str(weights)
+            return f"{weights}{self._suffix}"
         if weights is None or weights.is_float or weights.bits == 16:
             return str(self)
         short = str(weights).replace("int", "w", 1)
         if activations is None:
-            return short
+            return short + self._suffix
         plain = activations == Precision(activations.name, activations.bits)
-        return (
-            f"{short}a{activations.bits}" if plain and not activations.is_float and activations.bits < 16 else str(self)
-        )
+        if not plain or activations.is_float or activations.bits == 16:
+            return str(self)
+        return f"{short}a{activations.bits}{self._suffix}"
 
     @classmethod
     def parse(cls, text: str) -> LayerPrecision:
@@ -171,12 +179,22 @@ class LayerPrecision:
 
         ``keep``; a format for both (``fp16``); ``WEIGHTS/ACTIVATIONS`` (``int4:g128/bf16``, either may be ``keep``);
         or a shorthand ``wB[:options][aB]``: ``w8`` (weights INT8), ``w4:g128``, ``w8a8``, ``w4a8``. In a shorthand 16
-        and 32 mean fp16 and fp32, other widths integers.
+        and 32 mean fp16 and fp32, other widths integers. ``@RECIPE`` after any of them but ``keep`` says how values
+        are found.
 
         Raises:
             PrecisionError: The text is none of these.
         """
-        text = text.strip().lower()
+        text, at, recipe = text.strip().lower().partition("@")
+        if at and (text == "keep" or not _RECIPE.fullmatch(recipe)):
+            raise PrecisionError(
+                f"precision '{text}@{recipe}': a recipe is a word or several joined by '+', after a format. "
+                "Next: write for instance w4@gptq."
+            )
+        return replace(cls._parse(text), recipe=recipe)
+
+    @classmethod
+    def _parse(cls, text: str) -> LayerPrecision:
         if text == "keep":
             return cls()
         if match := _SHORTHAND.fullmatch(text):

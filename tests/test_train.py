@@ -119,8 +119,11 @@ def test_command_line_tells_errors_and_usage(tmp_path: Path, capsys: pytest.Capt
     told = capsys.readouterr()
     assert (told.out, told.err.count("error: recipe: got 0 epochs")) == ("", 1)
     with pytest.raises(SystemExit) as left:
-        main(["resnet20"])
+        main(["resnet19"])
     assert left.value.code == 2
+    capsys.readouterr()
+    assert main(["resnet20", "--out", str(tmp_path / "w.safetensors")]) == 1
+    assert "give --data PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def weights_path(name: str) -> Path | None:
     return None if weights is None else _WEIGHTS / weights
 
 
-def build(name: str, *, pretrained: bool = True) -> torch.nn.Module:
+def build(name: str, *, pretrained: bool = True, seed: int = _INIT_SEED) -> torch.nn.Module:
     """Build one network in float32 on the CPU, in evaluation mode.
 
     Random weights come from a fixed seed, so two calls give the same network; PyTorch's global random state is left as
@@ -149,6 +149,7 @@ def build(name: str, *, pretrained: bool = True) -> torch.nn.Module:
 
     Args:
         name: A name out of :func:`names`.
+        seed: Seeds the random weights.
         pretrained: Load the shipped weights where the entry names a file. Without such a file the weights are random
             either way: see :attr:`ZooEntry.weights`.
 
@@ -162,7 +163,7 @@ def build(name: str, *, pretrained: bool = True) -> torch.nn.Module:
     module, _, function = entry.build.partition(":")
     builder: Callable[[], torch.nn.Module] = getattr(importlib.import_module(module), function)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(_INIT_SEED)
+        torch.default_generator.manual_seed(seed)
         model = builder()
     path = weights_path(name) if pretrained else None
     if path is not None:

@@ -10,20 +10,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from aiq.data import DIGITS, Split, load_digits
+from aiq.data import Split, load_cifar10, load_digits
 from aiq.stats import wilson_interval
 from aiq.zoo._resnet import digits_cnn
+from aiq.zoo._train_cifar import RECIPES, CifarRecipe, train_cifar
 from hardware_specs.errors import AIQError
 
-__all__ = ["DIGITS_RECIPE", "Recipe", "Trained", "correct_answers", "main", "state_digest", "train_digits"]
+__all__ = [
+    "DIGITS_RECIPE",
+    "Recipe",
+    "Trained",
+    "correct_answers",
+    "main",
+    "predictions",
+    "state_digest",
+    "train_digits",
+    "train_on_cifar",
+]
 
 log = logging.getLogger(__name__)
+
+_EVALUATION_BATCH = 250
+_R = TypeVar("_R", "Recipe", CifarRecipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +121,14 @@ def correct_answers(model: nn.Module, split: Split) -> int:
         model: Maps ``[N, *split.dataset.input_shape]`` to logits ``[N, classes]``; used in the mode it is in.
         split: The examples.
     """
+    return int((predictions(model, split) == split.y).sum())
+
+
+def predictions(model: nn.Module, split: Split) -> NDArray[np.int64]:
+    """Return the class of largest logit for every example, int64 [N]."""
     with torch.inference_mode():
-        answers = model(torch.from_numpy(split.x)).argmax(1).numpy()
-    return int((answers == split.y).sum())
+        parts = [model(part).argmax(1) for part in torch.from_numpy(split.x).split(_EVALUATION_BATCH)]
+    return torch.cat(parts).numpy()
 
 
 def train_digits(*, seed: int = 0, recipe: Recipe = DIGITS_RECIPE) -> Trained:
@@ -194,7 +215,57 @@ def _alone(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _metadata(recipe: Recipe, seed: int, correct: int, data: Split, report: Split) -> dict[str, str]:
+def train_on_cifar(
+    name: str,
+    data: str | Path,
+    *,
+    also: Sequence[str | Path] = (),
+    seed: int = 0,
+    recipe: CifarRecipe | None = None,
+    start: str | Path | None = None,
+) -> Trained:
+    """Train a CIFAR-10 network of the zoo and measure it once on the report split.
+
+    The tensors are stored in half precision where that changes no prediction on the report split.
+
+    Args:
+        name: A key of ``RECIPES``.
+        data: Where CIFAR-10 is: see :func:`aiq.data.load_cifar10`.
+        also: Further places whose report splits are measured.
+        seed: Seeds initial weights, order, crops and flips.
+        recipe: Settings of the run; by default those of ``RECIPES``.
+        start: A ``.safetensors`` file to start from.
+
+    Raises:
+        AIQError: Data or ``start`` cannot be read.
+    """
+    settings = recipe or RECIPES[name]
+    train, report = load_cifar10(data, "train"), load_cifar10(data, "report")
+    others = [load_cifar10(place, "report") for place in also]
+    model = train_cifar(name, train, seed=seed, recipe=settings, start=start)
+    wide = predictions(model, report)
+    state = {key: t.detach().clone() for key, t in model.state_dict().items() if not key.endswith("_tracked")}
+    half = {key: t.half() for key, t in state.items()}
+    model.load_state_dict(half, strict=False)
+    if (predictions(model, report) == wide).all():
+        state = half
+    else:
+        model.load_state_dict(state, strict=False)
+    correct = correct_answers(model, report)
+    metadata = _metadata(settings, seed, correct, train, report) | {"state_sha256": state_digest(state), "model": name}
+    if start is not None:
+        metadata["start"] = Path(start).name
+    for split in others:
+        metadata[f"accuracy_{split.dataset.name}"] = _fraction(correct_answers(model, split), len(split))
+    return Trained(state, correct, len(report), metadata)
+
+
+def _fraction(correct: int, n: int) -> str:
+    low, high = wilson_interval(correct, n)
+    return f"{correct}/{n} = {correct / n:.4f}, 95 % {low:.4f} {high:.4f} (Wilson)"
+
+
+def _metadata(recipe: Recipe | CifarRecipe, seed: int, correct: int, data: Split, report: Split) -> dict[str, str]:
     n = len(report)
     low, high = wilson_interval(correct, n)
     return {
@@ -205,9 +276,9 @@ def _metadata(recipe: Recipe, seed: int, correct: int, data: Split, report: Spli
         "correct": str(correct),
         "n": str(n),
         "accuracy_interval_95": f"{low:.4f} {high:.4f} (Wilson)",
-        "data": DIGITS.source,
-        "data_licence": DIGITS.licence,
-        "normalisation": DIGITS.normalisation,
+        "data": data.dataset.source,
+        "data_licence": data.dataset.licence,
+        "normalisation": data.dataset.normalisation,
         "train_sha256": data.digest(),
         "report_sha256": report.digest(),
         "versions": f"torch {torch.__version__}, numpy {np.__version__}",
@@ -224,24 +295,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 for an error that is then told on standard error.
     """
     parser = argparse.ArgumentParser(prog="python -m aiq.zoo.train", description="Train a network of the zoo.")
-    parser.add_argument("model", choices=["digits_cnn"])
-    parser.add_argument("--out", type=Path, default=Path("digits_cnn.safetensors"), help="file to write")
+    parser.add_argument("model", choices=["digits_cnn", *RECIPES])
+    parser.add_argument("--data", metavar="PATH", help="where CIFAR-10 is: a folder or a tar of image folders")
+    parser.add_argument("--also", metavar="PATH", action="append", default=[], help="measure on this report split too")
+    parser.add_argument("--out", type=Path, help="file to write; by default MODEL.safetensors")
+    parser.add_argument("--start", metavar="FILE", help="weights to start from")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=DIGITS_RECIPE.epochs)
+    parser.add_argument("--epochs", type=int, help="passes over the training split; by default the recipe's")
     options = parser.parse_args(arguments)
+    out = options.out or Path(f"{options.model}.safetensors")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        trained = train_digits(seed=options.seed, recipe=replace(DIGITS_RECIPE, epochs=options.epochs))
-        trained.save(options.out)
+        trained = _trained(options)
+        trained.save(out)
     except (AIQError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     low, high = wilson_interval(trained.correct, trained.n)
     sys.stdout.write(
-        f"{options.out}: {trained.correct} of {trained.n} report images right, "
+        f"{out}: {trained.correct} of {trained.n} report images right, "
         f"{trained.correct / trained.n:.2%} (95 % interval {low:.2%} to {high:.2%})\n"
     )
     return 0
+
+
+def _trained(options: argparse.Namespace) -> Trained:
+    if options.model == "digits_cnn":
+        return train_digits(seed=options.seed, recipe=_with_epochs(DIGITS_RECIPE, options.epochs))
+    if options.data is None:
+        raise AIQError(f"{options.model} is trained on CIFAR-10, which is not embedded. Next: give --data PATH.")
+    recipe = _with_epochs(RECIPES[options.model], options.epochs)
+    return train_on_cifar(
+        options.model, options.data, also=options.also, seed=options.seed, recipe=recipe, start=options.start
+    )
+
+
+def _with_epochs(recipe: _R, epochs: int | None) -> _R:
+    return recipe if epochs is None else replace(recipe, epochs=epochs)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardware_specs.errors import AIQError, unknown_name
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = ["DIGITS", "Dataset", "Split", "load_digits"]
-
-_SPLIT_SEED = 20240229
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,55 +68,8 @@ class Split:
         return state.hexdigest()
 
 
-DIGITS = Dataset(
-    name="digits",
-    input_shape=(1, 8, 8),
-    classes=10,
-    splits=MappingProxyType({"train": 0.5, "calibration": 0.07, "search": 0.18, "report": 0.25}),
-    normalisation="x / 8 - 1, from pixels 0 to 16 to the interval [-1, 1]",
-    source="sklearn.datasets.load_digits: the test set of UCI Optical Recognition of Handwritten Digits (1998)",
-    licence="CC BY 4.0, E. Alpaydin and C. Kaynak, https://doi.org/10.24432/C50P49",
-)
-
-
-def load_digits(split: str) -> Split:
-    """Load one split of scikit-learn's 1 797 handwritten digits, 8x8 pixels, 10 classes.
-
-    The splits are disjoint, stratified by class and always the same: ``train`` (half; fits weights), ``calibration``
-    (7 %; fits ranges), ``search`` (18 %; compares schemes) and ``report`` (25 %; final figures only). Writers are not
-    kept apart, as the source does not name them, so ``report`` measures new images of writers that may have been seen.
-
-    Args:
-        split: A key of ``DIGITS.splits``.
-
-    Returns:
-        The split, in shuffled order, so that its first n examples are a fair sample. ``x`` is float32 ``[N, 1, 8, 8]``
-        in [-1, 1].
-
-    Raises:
-        UnknownNameError: No split has that name.
-        AIQError: scikit-learn is not installed.
-    """
-    if split not in DIGITS.splits:
-        raise unknown_name("split of digits", split, DIGITS.splits, "pick a key of aiq.data.DIGITS.splits")
-    pixels, labels = _raw_digits()
-    indices = _stratified(labels, DIGITS.splits, _SPLIT_SEED)[split]
-    x = (pixels[indices] / 8.0 - 1.0).astype(np.float32).reshape(-1, *DIGITS.input_shape)
-    return Split(dataset=DIGITS, name=split, x=x, y=labels[indices], indices=indices)
-
-
-def _raw_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    try:
-        from sklearn import datasets
-    except ImportError:
-        raise AIQError(
-            "data set 'digits': scikit-learn, which holds it, is not installed. Next: pip install aiq-roofline[digits]."
-        ) from None
-    bunch = datasets.load_digits()
-    return np.asarray(bunch.data, dtype=np.float64), np.asarray(bunch.target, dtype=np.int64)
-
-
-def _stratified(labels: NDArray[np.int64], shares: Mapping[str, float], seed: int) -> dict[str, NDArray[np.int64]]:
+def stratified(labels: NDArray[np.int64], shares: Mapping[str, float], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Divide examples at random into parts with the given shares of every class."""
     # RandomState, not Generator: NumPy freezes its stream, so a later NumPy cannot move training images into `report`.
     random = np.random.RandomState(seed)
     ends = np.cumsum(list(shares.values()))
