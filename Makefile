@@ -10,7 +10,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aiq needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[digits]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[digits,nsga2]' --group dev
 	touch $@
 
 $(VENV)/.bench: $(READY)
@@ -32,6 +32,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/tracing.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/decoder_70b.py
+	$(BIN)/python benchmarks/search_speed.py
 
 clean:
 	rm -rf $(VENV) out dist build

@@ -13,6 +13,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aiq._options import (
+    Batch,
+    CacheUrl,
+    Format,
+    Hardware,
+    Inputs,
+    Lambda,
+    ModelArgument,
+    Normalise,
+    Rates,
+    Target,
+    Traffic,
+    Weights,
+)
+from aiq._reproduce_command import reproduce_commands
+from aiq._search_command import Edge, ending_hung_oracles, search_command
+
 if TYPE_CHECKING:
     from aiq._model import Model
     from aiq.report import Report
@@ -33,30 +50,25 @@ specs = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(specs, name="specs")
+cache = typer.Typer(
+    help="Look into the cache of evaluations, move it, thin it out.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(cache, name="cache")
+datasets = typer.Typer(
+    help="List, show and fetch data sets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(datasets, name="data")
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A zoo name, path/to/file.py:callable, or package.module:callable.")
-]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input", metavar="[NAME=]1,3,224,224[:DTYPE]", help="Shape of an input, batch first; repeat for several."
-    ),
-]
-Hardware = Annotated[str, typer.Option("--hardware", help="A machine: see 'aiq specs list', or a .toml file.")]
 SchemeOption = Annotated[
     str | None,
     typer.Option(
         "--scheme", help="fp32, w8, w4, w8a8, w4:g128, ...; w4,conv1=keep,layer3.*=w8; or a .toml/.json file."
     ),
 ]
-Batch = Annotated[int | None, typer.Option("--batch", help="Samples at once; by default the input's.")]
-Traffic = Annotated[str, typer.Option("--traffic", help="paper, unfused or fused.")]
-Rates = Annotated[
-    str, typer.Option("--rates", help="datasheet peaks, or sustained rates where somebody measured them.")
-]
-Format = Annotated[str, typer.Option("--format", help="table, json, csv or md.")]
-Weights = Annotated[str | None, typer.Option("--weights", help="A .safetensors checkpoint to load into the model.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -132,14 +144,21 @@ def plan(
     batch: Batch = None,
     traffic: Traffic = "fused",
     rates: Rates = "datasheet",
-    target: Annotated[str, typer.Option("--target", help="What to gain: ai, latency or memory.")] = "ai",
-    lam: Annotated[float, typer.Option("--lambda", help="Weight of the gain against the loss, in [0, 1].")] = 0.9,
-    normalise: Annotated[
-        str, typer.Option("--normalise", help="How the gain is scaled: raw, relative or minmax.")
-    ] = "minmax",
+    target: Target = "ai",
+    lam: Lambda = 0.9,
+    normalise: Normalise = "minmax",
     proxy: Annotated[
-        str, typer.Option("--proxy", help="Stand-in for accuracy: weight-sqnr, or table:FILE with measured losses.")
+        str,
+        typer.Option(
+            "--proxy",
+            help="Stand-in for accuracy, an additive oracle: weight-sqnr, activation-sqnr, fisher, or table:FILE with "
+            "measured losses.",
+        ),
     ] = "weight-sqnr",
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Data for activation-sqnr and fisher: digits, cifar10:PATH, npz:FILE, …"),
+    ] = None,
     weights: Weights = None,
     samples: Annotated[int, typer.Option("--samples", help="Samples that one evaluation would take.")] = 1000,
     probe_seconds: Annotated[
@@ -167,6 +186,7 @@ def plan(
             traffic=traffic,
             objective=goal,
             proxy=proxy,
+            data=data,
             samples=samples,
             probe_seconds=probe_seconds,
         )
@@ -208,6 +228,121 @@ def specs_check(file: Annotated[str, typer.Argument(metavar="FILE", help="A .tom
         print(f"{spec.name}: {len(findings)} finding{'s' if len(findings) > 1 else ''}", file=sys.stderr)
         raise typer.Exit(1)
     print(f"{spec.name}: no findings")
+
+
+@cache.command("stats")
+def cache_stats(url: CacheUrl = None, fmt: Format = "table") -> None:
+    """Show how much the cache holds."""
+    _check_format(fmt)
+    from aiq._cache_views import stats_report
+    from aiq.cache import open_store
+
+    with open_store(url, create=False) as store:
+        _show(stats_report(store.stats()), fmt)
+
+
+@cache.command("list")
+def cache_list(url: CacheUrl = None, fmt: Format = "table") -> None:
+    """List the oracles whose evaluations the cache holds."""
+    _check_format(fmt)
+    from aiq._cache_views import oracles_report
+    from aiq.cache import open_store
+
+    with open_store(url, create=False) as store:
+        _show(oracles_report(store.oracles()), fmt)
+
+
+@cache.command("export")
+def cache_export(
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="Where to; - for standard output.")],
+    url: CacheUrl = None,
+) -> None:
+    """Write every evaluation, one a line."""
+    from aiq.cache import export_evaluations, export_lines, open_store
+
+    with open_store(url, create=False) as store:
+        if file == "-":
+            for line in export_lines(store):
+                print(line)
+        else:
+            print(f"evaluations exported to {file}: {export_evaluations(store, file)}", file=sys.stderr)
+
+
+@cache.command("import")
+def cache_import(
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="What 'aiq cache export' wrote.")],
+    url: CacheUrl = None,
+) -> None:
+    """Add exported evaluations; those that the cache has stay as they are."""
+    from aiq.cache import import_evaluations, open_store
+
+    with open_store(url) as store:
+        added, present = import_evaluations(store, file)
+    print(f"evaluations added: {added}, there already: {present}")
+
+
+@cache.command("prune")
+def cache_prune(
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", metavar="DAYS", help="Those stored longer ago than this.")
+    ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option("--fingerprint", metavar="PREFIX", help="Those of the oracle whose fingerprint starts so."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    url: CacheUrl = None,
+) -> None:
+    """Remove evaluations: give exactly one of the three."""
+    from aiq.cache import open_store
+
+    with open_store(url, create=False) as store:
+        removed = store.prune(older_than_days=older_than, fingerprint=fingerprint, everything=everything)
+        print(f"evaluations removed: {removed}, left: {store.stats().evaluations}")
+        store.compact()
+
+
+@datasets.command("list")
+def data_list(fmt: Format = "table") -> None:
+    """List the data sets that aiq knows."""
+    _check_format(fmt)
+    from aiq._data_views import datasets_report
+
+    _show(datasets_report(), fmt)
+
+
+@datasets.command("show")
+def data_show(
+    text: Annotated[
+        str, typer.Argument(metavar="DATA", help="digits, cifar10:PATH, npz:FILE.npz, path/file.py:function, ...")
+    ],
+    fmt: Format = "table",
+) -> None:
+    """Show what each split of some data holds."""
+    _check_format(fmt)
+    from aiq._data_views import data_report
+
+    with _working():
+        report = data_report(text)
+    _show(report, fmt)
+
+
+@datasets.command("download")
+def data_download(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="cifar10.")],
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Folder to unpack into.")] = ".",
+) -> None:
+    """Fetch a data set from its author's site, check it and unpack it; print what --data takes."""
+    from aiq.data import download
+    from roofline.units import si
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty() or 100 * done // total % 10 == 0:
+            _tell(f"{name}: {si(done, 'B')} of {si(total, 'B')}", updates=True)
+
+    folder = download(name, to, progress=show)
+    _tell("", updates=True)
+    print(f"{name}:{folder}")
 
 
 @app.command()
@@ -266,8 +401,27 @@ def _show(report: Report, fmt: str) -> None:
     print(render(report, fmt, terminal_width=width))
 
 
+def _tell(text: str, *, updates: bool = False) -> None:
+    """Write a line to standard error; one that updates stays on its line of a terminal until the next is written."""
+    if updates and sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{text[:width]:<{width}}\r", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr)
+
+
+_edge = Edge(_model, _machine, _check_format, _show, _tell, _working)
+app.command("search")(search_command(_edge))
+app.add_typer(reproduce_commands(_edge), name="reproduce")
+
+
+@ending_hung_oracles()
 def main() -> None:
-    """Run the command line: exit code 0 done, 1 findings, 2 a mistake that the user can mend."""
+    """Run the command line.
+
+    Exit code 0 done, 1 findings or a search that failed, 2 a mistake that the user can mend, 3 no scheme meets the
+    constraints, 130 Ctrl-C.
+    """
     from hardware_specs.errors import AIQError
 
     for stream in (sys.stdout, sys.stderr):

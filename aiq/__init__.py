@@ -1,7 +1,7 @@
 """Plan quantization before you pay for it.
 
-``load_model`` finds a model, ``plan`` ranks candidate schemes on a machine before any evaluation; the roofline model
-itself is in :mod:`roofline`, machines are in :mod:`hardware_specs`.
+``load_model`` finds a model, ``plan`` ranks candidate schemes on a machine before any evaluation, ``search`` finds the
+best one with few; the roofline model itself is in :mod:`roofline`, machines are in :mod:`hardware_specs`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiq._driver import Budget
     from aiq._model import Model, load_model
     from aiq._plan import Candidate, Plan, plan
+    from aiq._search import SearchSettings, search
+    from aiq._search_result import SearchResult
     from aiq.objective import Objective
+    from aiq.problem import Constraints
 
 _HOME = {
+    "Budget": "aiq._driver",
     "Candidate": "aiq._plan",
+    "Constraints": "aiq.problem",
     "Model": "aiq._model",
     "Objective": "aiq.objective",
     "Plan": "aiq._plan",
+    "SearchResult": "aiq._search_result",
+    "SearchSettings": "aiq._search",
     "load_model": "aiq._model",
     "plan": "aiq._plan",
+    "search": "aiq._search",
 }
 
-__all__ = ["Candidate", "Model", "Objective", "Plan", "load_model", "plan"]
+__all__ = [
+    "Budget",
+    "Candidate",
+    "Constraints",
+    "Model",
+    "Objective",
+    "Plan",
+    "SearchResult",
+    "SearchSettings",
+    "load_model",
+    "plan",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:

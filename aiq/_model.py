@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiq import zoo
-from hardware_specs.errors import unknown_name
+from aiq._callable import find_callable, importing_from, reason
 from roofline.errors import AIQError, InputError
 
 if TYPE_CHECKING:
@@ -129,20 +124,14 @@ def _on_meta(shapes: Sequence[tuple[str, tuple[int, ...], str]]) -> Any:
 def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
     import torch
 
-    location, _, attribute = name.rpartition(":")
-    with _importing_from(location):
-        target = namespace = _import(location, name)
-        for part in attribute.split("."):
-            known = [n for n in dir(target) if not n.startswith("_") and _own(getattr(target, n, None), namespace)]
-            if not hasattr(target, part):
-                step = "name a function or class that takes no argument"
-                raise unknown_name(f"callable in {location}", attribute, known, step)
-            target = getattr(target, part)
+    step = "name a function or class that takes no argument"
+    build = find_callable(name, "model", error=ModelError, step=step)
+    with importing_from(name.rpartition(":")[0]):
         try:
-            built = target()
+            built = build()
         except (Exception, SystemExit) as error:
             raise ModelError(
-                f"model {name!r} raised while it was built: {_reason(error)} Next: call it by itself."
+                f"model {name!r} raised while it was built: {reason(error)} Next: call it by itself."
             ) from error
     module, example = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
     if not isinstance(module, torch.nn.Module):
@@ -151,49 +140,3 @@ def _from_callable(name: str) -> tuple[torch.nn.Module, Any]:
             "Next: return a module, or a pair of module and example input."
         )
     return module, example
-
-
-def _own(value: Any, namespace: Any) -> bool:
-    return callable(value) and getattr(value, "__module__", None) == namespace.__name__
-
-
-def _is_file(location: str) -> bool:
-    return "/" in location or location.endswith(".py")
-
-
-@contextmanager
-def _importing_from(location: str) -> Iterator[None]:
-    """Let imports see the file's folder, or the working directory, as running the file by itself would."""
-    here = str(Path(location).resolve().parent if _is_file(location) else Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
-
-
-def _import(location: str, name: str) -> Any:
-    if _is_file(location) and not Path(location).is_file():
-        raise ModelError(f"model {name!r}: there is no file {location!r}. Next: check the path.")
-    try:
-        if not _is_file(location):
-            return importlib.import_module(location)
-        spec = importlib.util.spec_from_file_location(f"aiq_model_{Path(location).stem}", location)
-        if spec is None or spec.loader is None:
-            raise ModelError(f"model {name!r}: {location!r} is no Python file. Next: give a .py file.")
-        namespace = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = namespace
-        spec.loader.exec_module(namespace)
-        return namespace
-    except AIQError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ModelError(
-            f"model {name!r}: importing {location!r} failed: {_reason(error)} Next: import it by itself."
-        ) from error
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}."

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from aiq._model import Model
 from aiq._probe import Probe, probe
 from aiq._tradeoff import Tradeoff, tradeoffs
+from aiq.additive import LossTable
 from aiq.objective import Objective
-from aiq.proxy import LossTable
-from aiq.registry import load_proxy
+from aiq.oracle import OracleContext
+from aiq.registry import load_additive_oracle
 from hardware_specs import HardwareSpec
 from roofline import CostTable, GraphEstimate, LayerPrecision, OpGraph, estimate
 from roofline.errors import AIQError, InputError
@@ -164,6 +165,7 @@ def plan(
     traffic: str = "fused",
     objective: Objective | None = None,
     proxy: str = "weight-sqnr",
+    data: str | None = None,
     samples: int = 1000,
     probe_seconds: float = 1.0,
 ) -> Plan:
@@ -181,7 +183,8 @@ def plan(
         batch: Samples at once; by default the example's.
         traffic: ``paper``, ``unfused`` or ``fused``.
         objective: What ranks the candidates; by default AI at λ = 0.9, min–max.
-        proxy: Accuracy proxy, ``NAME`` or ``NAME:ARGUMENT``.
+        proxy: Additive oracle that stands in for accuracy, ``NAME`` or ``NAME:ARGUMENT``.
+        data: Data set for the proxies that need one (see :func:`aiq.data.load`).
         samples: Samples that one evaluation would take.
         probe_seconds: Seconds for timing the float model; 0 to skip.
 
@@ -193,13 +196,13 @@ def plan(
         raise InputError(f"samples must be a whole number from 1 to 1e12, got {samples}. Next: choose one.")
     if not 0 <= probe_seconds < math.inf:
         raise InputError(f"the probe takes a number of seconds of at least 0, got {probe_seconds}. Next: choose one.")
-    source = load_proxy(proxy)
-    options = _options(formats, hardware)
+    options = make_options(formats, hardware)
     graph = model.trace()
+    source, name = load_additive_oracle(proxy, OracleContext(model, graph, data=data)), proxy.partition(":")[0]
     size = graph.batch if batch is None else batch
     table = CostTable(graph, hardware, options, batch=size, traffic=traffic)
-    losses = source.loss_table(model, graph, {layer: table.layer_options(layer) for layer in graph.layers})
-    _check_losses(losses.losses, table.bytes.shape, source.name)
+    losses = source.loss_table({layer: table.layer_options(layer) for layer in graph.layers})
+    _check_losses(losses.losses, table.bytes.shape, name)
     baseline = estimate(graph, hardware, batch=size, traffic=traffic)
     if not baseline.layers or not baseline.latency_s:
         raise InputError(f"{traffic} traffic prices no op of {graph.model}. Next: choose --traffic fused or unfused.")
@@ -208,10 +211,16 @@ def plan(
     candidates, ends = _rank(picks, table, losses.losses, goal=goal, baseline=baseline, found=found)
     timing = probe(model, seconds=probe_seconds) if probe_seconds else "switched off"
     cost = EvaluationCost(samples, _calls(table, len(candidates)), timing)
-    return Plan(graph, hardware, size, traffic, goal, ends, source.name, losses, baseline, tuple(candidates), cost)
+    return Plan(graph, hardware, size, traffic, goal, ends, name, losses, baseline, tuple(candidates), cost)
 
 
-def _options(formats: Sequence[str] | None, hardware: HardwareSpec) -> list[LayerPrecision]:
+def make_options(formats: Sequence[str] | None, hardware: HardwareSpec) -> list[LayerPrecision]:
+    """Return what a layer may take, ``keep`` first; by default the usual formats and the machine's 16-bit float.
+
+    Raises:
+        InputError: Only ``keep`` is left.
+        PrecisionError: A format that cannot be read.
+    """
     texts = list(formats or ())
     if formats is None:
         half = next((f for f in ("bf16", "fp16") if f in hardware.compute), None)
@@ -228,7 +237,7 @@ def _check_losses(losses: NDArray[np.float64], shape: tuple[int, ...], proxy: st
     found = np.shape(losses)
     if found != shape or not np.isfinite(losses).all() or (losses < 0).any():
         raise AIQError(
-            f"accuracy proxy {proxy!r} gave losses of shape {list(found)} instead of {list(shape)}, or one that is "
+            f"oracle {proxy!r} gave losses of shape {list(found)} instead of {list(shape)}, or one that is "
             "negative or not finite. Next: return one loss of at least 0 for each layer and option."
         )
 

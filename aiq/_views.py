@@ -242,14 +242,15 @@ def _plan_notes(plan: Plan) -> list[str]:
         notes.append(f"weights declared as kept: {', '.join(plan.graph.keep_weights)}")
     for name, calls in cost.calls.items():
         seconds = cost.seconds(calls)
-        time = f", about {_duration(seconds)}" if seconds is not None else ""
+        time = f", about {duration(seconds)}" if seconds is not None else ""
         notes.append(f"to evaluate: {name}: {calls} oracle calls of {cost.samples} samples{time}")
     timing = str(cost.probe) if isinstance(cost.probe, Probe) else f"not timed: {cost.probe}"
     notes.append(f"speed of an evaluation: {timing}")
     return notes
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Format seconds as people say them: seconds, minutes or hours."""
     for limit, unit, name in ((90, 1, "s"), (5400, 60, "min")):
         if seconds < limit:
             return f"{number(seconds / unit)} {name}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from roofline.errors import InputError
 
@@ -11,6 +14,7 @@ Target = Literal["ai", "latency", "memory"]
 Normalise = Literal["raw", "relative", "minmax"]
 TARGETS: tuple[str, ...] = get_args(Target)
 NORMALISATIONS: tuple[str, ...] = get_args(Normalise)
+Merit = TypeVar("Merit", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ class Objective:
         """Return what the target minimises; with the FLOPs given, fewest bytes are the highest intensity."""
         return float({"ai": moved_bytes, "latency": latency_s, "memory": weight_bytes}[self.target])
 
-    def gain(self, merit: float, *, baseline: float, best: float) -> float:
-        """Return the normalised gain of a merit."""
+    def gain(self, merit: Merit, *, baseline: float, best: float) -> Merit:
+        """Return the normalised gain of a merit, or of an array of them."""
         if self.normalise == "raw":
             return merit
         if self.normalise == "relative":
             return merit / baseline
-        return (merit - baseline) / (best - baseline) if best > baseline else 0.0
+        return (merit - baseline) / (best - baseline) if best > baseline else 0.0 * merit
 
     def value(self, merit: float, loss: float, *, baseline: float, best: float) -> float:
         """Return L."""

@@ -73,12 +73,12 @@ class Oracle(Protocol):
 
     The driver of a search calls :meth:`evaluate` once for each distinct scheme, from one thread; the cache wrapper asks
     for :attr:`fingerprint` once.
-
-    Attributes:
-        metric: What its values mean.
     """
 
-    metric: Metric
+    @property
+    def metric(self) -> Metric:
+        """What its values mean."""
+        ...
 
     @property
     def fingerprint(self) -> Mapping[str, str]:

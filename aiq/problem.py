@@ -15,6 +15,8 @@ from aiq.space import Choice, Space
 from roofline.errors import InputError
 from roofline.table import SchemeScores
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
@@ -93,6 +95,10 @@ class Problem:
             limits.append(c.max_relative_loss * self.metric.scale * abs(self.baseline.value))
         return min(limits)
 
+    def allows(self, losses: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which accuracy losses the constraints allow, [S]; 100 · (0.92 − 0.91), a hair above 1, counts as 1."""
+        return losses <= self.max_loss * (1 + _ROUNDING) + _ROUNDING
+
     @cached_property
     def ends(self) -> tuple[float, float]:
         """The merit of the baseline and the greatest of any scheme in the space (an upper bound on it for latency)."""
@@ -103,7 +109,7 @@ class Problem:
             min(float(costs[list(unit.layers), k].sum()) for k in unit.options) for unit in space.units
         ) + self._fixed(costs)
         best = {"ai": space.table.flops / floor, "latency": 1.0 / floor, "memory": 1.0 / floor}[goal.target]
-        return start, max(best, start)
+        return start, best if best > start * (1 + _ROUNDING) else start
 
     def _layer_costs(self) -> NDArray[np.float64]:
         """Cost of option k in layer l for the objective's target, [L, K]; a lower one where latency is not additive."""
@@ -137,11 +143,11 @@ class Problem:
         """Return what is minimised, [S]: L, or the target's cost where the loss is bounded; infinity if infeasible."""
         scores = self.space.score(choices)
         loss = np.asarray(losses, dtype=np.float64)
-        fine = self.constraints.affordable(scores) & (loss <= self.max_loss)
+        fine = self.constraints.affordable(scores) & self.allows(loss)
         if self.constraints.bounds_loss:
             found = self.costs(choices)
         else:
             low, high = self.ends
-            gains = np.array([self.objective.gain(m, baseline=low, best=high) for m in self.merits(choices)])
+            gains = self.objective.gain(self.merits(choices), baseline=low, best=high)
             found = -self.objective.lam * gains + (1 - self.objective.lam) * loss
         return np.where(fine, found, np.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roofline import CostTable, LayerPrecision, Scheme
-from roofline.errors import InputError
+from roofline.errors import InputError, unknown_name
 from roofline.scheme import matches
 from roofline.table import SchemeScores
 
@@ -63,8 +64,18 @@ class Space:
         return int(np.prod([len(unit.options) for unit in self.units], dtype=object))
 
     def expand(self, choices: NDArray[np.integer] | Sequence[Choice]) -> NDArray[np.int64]:
-        """Turn choices [S, U] into option indices of all layers, [S, L]."""
-        given = np.atleast_2d(np.asarray(choices, dtype=np.int64))
+        """Turn choices [S, U] into option indices of all layers, [S, L].
+
+        Raises:
+            InputError: Another shape.
+        """
+        given = np.asarray(choices, dtype=np.int64)
+        given = np.atleast_2d(given) if given.size else given.reshape(0, len(self.units))
+        if given.shape[1] != len(self.units):
+            raise InputError(
+                f"choices must have shape [S, {len(self.units)}], got {list(given.shape)}. "
+                "Next: give one option for each unit."
+            )
         full = np.full((len(given), len(self.table.layers)), self.baseline, dtype=np.int64)
         for column, unit in enumerate(self.units):
             full[:, unit.layers] = given[:, column : column + 1]
@@ -100,7 +111,8 @@ def make_space(
         groups: Join neighbouring layers into at most this many units of about equal weight bytes.
 
     Raises:
-        InputError: A pattern matches no layer, a layer is in two ties, or nothing is left to choose.
+        UnknownNameError: A pattern matches no layer.
+        InputError: A pattern is malformed, a layer is in two ties, or nothing is left to choose.
     """
     kept = {layer for pattern in keep for layer in _matching(pattern, table.layers)}
     tied = _tied(ties, table.layers)
@@ -108,23 +120,22 @@ def make_space(
     for index, layer in enumerate(table.layers):
         if layer not in kept:
             members.setdefault(tied.get(layer, layer), []).append(index)
-    runs = list(members.values())
+    runs = [run for run in members.values() if len(_unit(run, table).options) > 1]
     if groups is not None:
         if groups < 1:
             raise InputError(f"groups must be at least 1, got {groups}. Next: choose a number of units.")
         runs = _joined(runs, table, groups)
-    units = tuple(_unit(run, table) for run in runs)
-    units = tuple(unit for unit in units if len(unit.options) > 1)
-    if not units:
+    if not runs:
         raise InputError("no layer has more than one format to choose from. Next: add a format or keep fewer layers.")
-    return Space(table, units)
+    return Space(table, tuple(_unit(run, table) for run in runs))
 
 
 def _matching(pattern: str, layers: Sequence[str]) -> list[str]:
-    found = [layer for layer in layers if matches(pattern, layer)]
+    try:
+        found = [layer for layer in layers if matches(pattern, layer)]
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputError(f"layer pattern {pattern!r} is no regular expression: {error}. Next: mend it.") from None
     if not found:
-        from roofline.errors import unknown_name
-
         raise unknown_name("layer", pattern, layers, "run 'aiq graph MODEL' for the names")
     return found
 

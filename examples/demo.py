@@ -1,6 +1,6 @@
-"""The main job in one run: plan a trained network on a machine, and draw what bounds it.
+"""The main job in one run: plan a trained network on a machine, draw what bounds it, search the best scheme.
 
-``digits_cnn`` (weights in the package) on a 2-vCPU Xeon and a T4; figures and tables go to ``out/demo``.
+``digits_cnn`` (weights in the package) on a 2-vCPU Xeon and a T4; figures, tables and evaluations go to ``out/demo``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def run(*arguments: str, save_as: str | None = None) -> None:
 
 
 def main() -> None:
-    """Plan, draw, and keep the JSON."""
+    """Plan, draw, search, and keep the JSON."""
     OUT.mkdir(parents=True, exist_ok=True)
     run("plan", "digits_cnn", "--hardware", "xeon-2vcpu")
     figure = str(OUT / "digits_cnn_xeon.png")
@@ -34,7 +34,10 @@ def main() -> None:
     figure = str(OUT / "resnet20_t4.png")
     run("roofline", "resnet20", "--hardware", "t4", "--batch", "128", "--scheme", "w8", "--plot", figure, "--format",
         "md", save_as="resnet20_t4.md")  # fmt: skip
-    print(f"\nfigures: {OUT}/digits_cnn_xeon.png, {OUT}/resnet20_t4.png")
+    figure, cache = str(OUT / "digits_cnn_frontier.png"), f"sqlite:///{OUT / 'evaluations.sqlite3'}"
+    formats = ("--formats", "w8a8,w4a8,w3a4,w2a4", "--traffic", "paper")
+    run("search", "digits_cnn", *formats, "--max-drop", "0.5", "--frontier", "--plot", figure, "--cache", cache)
+    print(f"\nfigures: {OUT}/digits_cnn_xeon.png, {OUT}/resnet20_t4.png, {OUT}/digits_cnn_frontier.png")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,10 @@ class Pricing:
             found[self.capacities[level] >= weight_bytes + self._beside_weights] = level
         return found
 
+    def most_weight_bytes(self, level: int) -> float:
+        """Return the most bytes of weights that a memory level keeps between passes; the outermost keeps any."""
+        return self.capacities[level] - self._beside_weights if level else float("inf")
+
     def _innermost(self, working_set: float) -> int:
         return max((i for i, capacity in enumerate(self.capacities) if i and capacity >= working_set), default=0)
 

@@ -80,7 +80,7 @@ class CostTable:
         self.options = tuple(options)
         floats = {name for name, owned in graph.weight_elements().items() if any(t.is_float for t in owned.values())}
         self._layer_options = {
-            layer: tuple(replace(option, weights=None) for option in self.options)
+            layer: tuple(map(_activations_only, self.options))
             if layer not in floats or any(matches(p, layer) for p in graph.keep_weights)
             else self.options
             for layer in self.layers
@@ -129,9 +129,18 @@ class CostTable:
         """Whether tensors that change format between layers cost something, which no sum over layers holds."""
         return bool(self._edges)
 
+    @property
+    def transitions(self) -> Sequence[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]]:
+        """Positions of two layers, and the bytes and seconds of converting between them by their options, [K, K]."""
+        return tuple(self._edges)
+
     def weight_level(self, weight_bytes: float) -> int:
         """Memory level that keeps the weights of a scheme between passes."""
         return self.pricing.weight_level(weight_bytes)
+
+    def most_weight_bytes(self, level: int) -> float:
+        """Most bytes of weights of a scheme whose weights a memory level keeps between passes."""
+        return self.pricing.most_weight_bytes(level)
 
     def score(self, schemes: NDArray[np.integer]) -> SchemeScores:
         """Score schemes given as option indices.
@@ -198,6 +207,11 @@ class CostTable:
     def uniform(self, option: int, name: str = "") -> Scheme:
         """Return the scheme that gives every layer one option."""
         return Scheme(self.options[option], (), name)
+
+
+def _activations_only(option: LayerPrecision) -> LayerPrecision:
+    """Return an option's side for a layer whose weights are kept; a recipe that nothing is left for goes too."""
+    return LayerPrecision() if option.activations is None else replace(option, weights=None)
 
 
 def _in_order(values: Iterable[float]) -> float:

@@ -59,12 +59,11 @@ from tests.refusals import LONG, PLAN, ROOFLINE, refusal
         ((*PLAN, "--samples", "0"), "samples must be a whole number from 1 to 1e12, got 0. Next: choose one."),
         (
             (*PLAN, "--proxy", "sqnr"),
-            "unknown accuracy proxy 'sqnr': did you mean 'weight-sqnr'? "
-            "Next: name one of these, or install its package.",
+            "unknown oracle 'sqnr': did you mean 'weight-sqnr'? Next: name one of these, or install its package.",
         ),
         (
             (*PLAN, "--proxy", "table"),
-            "the proxy table needs a file. Next: write table:losses.json or table:losses.csv.",
+            "the oracle table needs a file. Next: write table:losses.json or table:losses.csv.",
         ),
         (
             (*PLAN, "--formats", "keep"),

@@ -222,10 +222,10 @@ def test_unknown_model_names_the_nearest_first() -> None:
 
 
 def test_weights_path() -> None:
-    assert zoo.weights_path("resnet20") is None
-    shipped = [zoo.weights_path(name) for name in zoo.names()]
-    assert [path.name for path in shipped if path is not None] == ["digits_cnn.safetensors"]
-    assert all(path.is_file() for path in shipped if path is not None)
+    assert zoo.weights_path("resnet20_padded") is None
+    shipped = {name: zoo.weights_path(name) for name in zoo.names()}
+    assert all(path.is_file() and path.stem == name for name, path in shipped.items() if path is not None)
+    assert {"digits_cnn", "resnet20"} <= {name for name, path in shipped.items() if path is not None}
 
 
 def test_load_weights_names_what_is_missing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from roofline.precision import Precision
 
-_CASTS = {
+CASTS = {
     "fp64": torch.float64,
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -36,13 +36,13 @@ def fake_quantize(values: torch.Tensor, precision: Precision) -> torch.Tensor:
         kept = flat.contiguous().view(torch.int32) + (1 << (_TF32_DROPPED_BITS - 1))
         return (kept >> _TF32_DROPPED_BITS << _TF32_DROPPED_BITS).view(torch.float32).reshape(values.shape)
     if precision.is_float and not precision.name.startswith("fp8"):
-        return flat.to(_CASTS[precision.name]).to(torch.float32).reshape(values.shape)
-    groups, size = _grouped(flat, precision.group_size)
+        return flat.to(CASTS[precision.name]).to(torch.float32).reshape(values.shape)
+    groups, size = grouped(flat, precision.group_size)
     rounded = _fp8(groups, precision) if precision.is_float else _integer(groups, precision)
     return rounded.reshape(flat.shape[0], -1)[:, :size].reshape(values.shape)
 
 
-def _grouped(flat: torch.Tensor, group_size: int) -> tuple[torch.Tensor, int]:
+def grouped(flat: torch.Tensor, group_size: int) -> tuple[torch.Tensor, int]:
     """Split rows into groups; a short last group repeats its last value, which changes no maximum or minimum."""
     size = flat.shape[1]
     if not group_size or group_size >= size:
@@ -72,7 +72,7 @@ def _nonzero(scale: torch.Tensor) -> torch.Tensor:
 
 
 def _fp8(groups: torch.Tensor, precision: Precision) -> torch.Tensor:
-    dtype = _CASTS[precision.name]
+    dtype = CASTS[precision.name]
     scale = _nonzero(groups.abs().amax(-1, keepdim=True) / torch.finfo(dtype).max)
     return (groups / scale).to(dtype).to(torch.float32) * scale
 

@@ -35,6 +35,7 @@ class ZooEntry:
         keep: Glob patterns (``fnmatch``, so ``*`` crosses dots) of layers whose weights stay in their native format
             unless a scheme names them.
         weights: The file of trained weights shipped beside the zoo, or None where the weights are random.
+        data: The kind of data the network is made for, as :func:`aiq.data.load` names it: ``digits`` or ``cifar10``.
         summary: One line about the network.
     """
 
@@ -43,6 +44,7 @@ class ZooEntry:
     input_shape: tuple[int, ...]
     keep: tuple[str, ...]
     weights: str | None
+    data: str | None
     summary: str
 
 
@@ -55,6 +57,7 @@ ENTRIES: dict[str, ZooEntry] = {
             (1, 8, 8),
             _PROJECTIONS,
             "digits_cnn.safetensors",
+            "digits",
             "Small residual network for scikit-learn's handwritten digits, with trained weights.",
         ),
         ZooEntry(
@@ -63,6 +66,7 @@ ENTRIES: dict[str, ZooEntry] = {
             _CIFAR,
             _PROJECTIONS,
             None,
+            "cifar10",
             "ResNet-20 with its widths reversed: 64, 32, 16, 16 channels, wide layers first.",
         ),
         ZooEntry(
@@ -71,6 +75,7 @@ ENTRIES: dict[str, ZooEntry] = {
             _CIFAR,
             (),
             None,
+            "cifar10",
             "MobileNetV2, 10 classes, original strides: 32x32 input shrinks to 1x1.",
         ),
         ZooEntry(
@@ -79,6 +84,7 @@ ENTRIES: dict[str, ZooEntry] = {
             _CIFAR,
             (),
             None,
+            "cifar10",
             "MobileNetV2, 10 classes, strides for CIFAR: 32x32 input shrinks to 4x4.",
         ),
         ZooEntry(
@@ -87,6 +93,7 @@ ENTRIES: dict[str, ZooEntry] = {
             _CIFAR,
             (),
             None,
+            "cifar10",
             "Twenty convolutions of 64 channels in a row, without shortcuts.",
         ),
         ZooEntry(
@@ -94,7 +101,8 @@ ENTRIES: dict[str, ZooEntry] = {
             "aiq.zoo._resnet:resnet20",
             _CIFAR,
             _PROJECTIONS,
-            None,
+            "resnet20.safetensors",
+            "cifar10",
             "ResNet-20 for CIFAR-10 with 1x1 projection shortcuts (option B).",
         ),
         ZooEntry(
@@ -103,6 +111,7 @@ ENTRIES: dict[str, ZooEntry] = {
             _CIFAR,
             (),
             None,
+            "cifar10",
             "ResNet-20 for CIFAR-10 with zero-padded shortcuts (option A).",
         ),
     )

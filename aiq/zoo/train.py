@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from aiq.data import Split, load_cifar10, load_digits
+from aiq.data import Split, check_labels, load_cifar10, load_digits
 from aiq.stats import wilson_interval
 from aiq.zoo._resnet import digits_cnn
-from aiq.zoo._train_cifar import RECIPES, CifarRecipe, train_cifar
-from hardware_specs.errors import AIQError
+from aiq.zoo._train_cifar import RECIPES, CifarRecipe, train_cifar, whole_batches
+from hardware_specs.errors import AIQError, unknown_name
 
 __all__ = [
     "DIGITS_RECIPE",
@@ -121,7 +121,7 @@ def correct_answers(model: nn.Module, split: Split) -> int:
         model: Maps ``[N, *split.dataset.input_shape]`` to logits ``[N, classes]``; used in the mode it is in.
         split: The examples.
     """
-    return int((predictions(model, split) == split.y).sum())
+    return int((predictions(model, split) == check_labels(split)).sum())
 
 
 def predictions(model: nn.Module, split: Split) -> NDArray[np.int64]:
@@ -145,12 +145,7 @@ def train_digits(*, seed: int = 0, recipe: Recipe = DIGITS_RECIPE) -> Trained:
         AIQError: scikit-learn is not installed, or an epoch would hold no whole batch.
     """
     data = load_digits("train")
-    steps = len(data) // recipe.batch
-    if steps < 1 or recipe.epochs < 1:
-        raise AIQError(
-            f"recipe: got {recipe.epochs} epochs of batches of {recipe.batch} for {len(data)} images. "
-            f"Next: give at least 1 epoch and a batch of at most {len(data)}."
-        )
+    steps = whole_batches(recipe.epochs, recipe.batch, len(data))
     with _alone(seed):
         model = digits_cnn()
         _fit(model, data, recipe, steps, seed)
@@ -163,7 +158,7 @@ def train_digits(*, seed: int = 0, recipe: Recipe = DIGITS_RECIPE) -> Trained:
 
 def _fit(model: nn.Module, data: Split, recipe: Recipe, steps: int, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
-    x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
+    x, y = torch.from_numpy(data.x), torch.from_numpy(check_labels(data))
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=recipe.peak_rate,
@@ -223,6 +218,7 @@ def train_on_cifar(
     seed: int = 0,
     recipe: CifarRecipe | None = None,
     start: str | Path | None = None,
+    compile: bool = True,
 ) -> Trained:
     """Train a CIFAR-10 network of the zoo and measure it once on the report split.
 
@@ -235,14 +231,18 @@ def train_on_cifar(
         seed: Seeds initial weights, order, crops and flips.
         recipe: Settings of the run; by default those of ``RECIPES``.
         start: A ``.safetensors`` file to start from.
+        compile: Compile the network before training.
 
     Raises:
-        AIQError: Data or ``start`` cannot be read.
+        UnknownNameError: No recipe is for that network.
+        AIQError: Data or ``start`` cannot be read, or an epoch would hold no whole batch.
     """
+    if name not in RECIPES:
+        raise unknown_name("network to train on CIFAR-10", name, RECIPES, "pick one of these")
     settings = recipe or RECIPES[name]
     train, report = load_cifar10(data, "train"), load_cifar10(data, "report")
     others = [load_cifar10(place, "report") for place in also]
-    model = train_cifar(name, train, seed=seed, recipe=settings, start=start)
+    model = train_cifar(name, train, seed=seed, recipe=settings, start=start, compile=compile)
     wide = predictions(model, report)
     state = {key: t.detach().clone() for key, t in model.state_dict().items() if not key.endswith("_tracked")}
     half = {key: t.half() for key, t in state.items()}

@@ -1,0 +1,242 @@
+"""What the paper's experiments share: a trained network, two quantizers, and cached oracles on two splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import hardware_specs
+from aiq import _paper, zoo
+from aiq._driver import Progress, Run, drive
+from aiq._guard import guarded
+from aiq._model import Model, load_model
+from aiq.cache import CachedOracle, EvaluationStore, canonical_scheme
+from aiq.objective import Objective
+from aiq.oracle import Evaluation, Oracle, OracleContext, OracleFactory
+from aiq.quantize import Recipe
+from aiq.registry import load_oracle, load_strategy
+from aiq.space import Choice, Space, make_space
+from roofline import CostTable, LayerPrecision, OpGraph
+from roofline.errors import InputError
+
+QUANTIZERS = {"paper": "nearest+max+tensor+nobias", "aiq": ""}
+"""Recipes by name. The paper does not describe its quantizer: ``paper`` is the plainest that fits what it says."""
+NAMES = {"paper": "paper-like", "aiq": "AIQ"}
+BITS = (32, 8, 4)
+"""Bits of a weight by option of a space."""
+KEEP, INT8, INT4 = range(3)
+OBJECTIVE = Objective("ai", _paper.LAMBDA, "minmax")
+RESNET = "resnet20"
+_BESIDE = "resnet20_cifar10.safetensors"
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceSettings:
+    """How to reproduce an experiment.
+
+    Attributes:
+        data: Folder (or archive) with CIFAR-10 in any form that :func:`aiq.data.load_cifar10` takes. Where it holds npz
+            files of original images and ``resnet20_cifar10.safetensors``, the ResNet-20 experiments use these; else the
+            weights that ship with the toolkit are used, with the image archive in the folder where there is one, since
+            they were trained on such images.
+        out: Folder to write to; by default ``out/reproduce/NAME``.
+        weights: Files of weights by network, in place of those.
+        quantizer: ``paper``, ``aiq`` or ``both``.
+        limit: Evaluate only the first so many images of each split.
+        cache: Where evaluations are kept (see :func:`aiq.cache.open_store`).
+        oracle: What measures; it must give right and wrong for each image.
+    """
+
+    data: Path
+    out: Path | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    quantizer: str = "both"
+    limit: int | None = None
+    cache: str | None = None
+    oracle: str | OracleFactory = "accuracy"
+
+    def __post_init__(self) -> None:
+        known = (*QUANTIZERS, "both")
+        if self.quantizer not in known:
+            raise InputError(f"unknown quantizer {self.quantizer!r}: known: {', '.join(known)}. Next: choose one.")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"the limit must be at least 1 image, got {self.limit}. Next: raise it, or leave it out.")
+        for name in self.weights:
+            zoo.get(name)
+
+    @property
+    def quantizers(self) -> tuple[str, ...]:
+        """Names of the quantizers to use."""
+        return tuple(QUANTIZERS) if self.quantizer == "both" else (self.quantizer,)
+
+
+def recipe(quantizer: str, bits: int) -> str:
+    """Return the full recipe of a quantizer at a bit-width."""
+    return str(Recipe.parse(QUANTIZERS[quantizer], LayerPrecision.parse(f"w{bits}").weights))
+
+
+def find_weights(network: str, settings: ReproduceSettings) -> tuple[Path, Path]:
+    """Return the file of weights of a network, and where the images are that fit it.
+
+    Raises:
+        InputError: There are no trained weights.
+    """
+    folder = settings.data
+    given, shipped = settings.weights.get(network), zoo.weights_path(network)
+    original = all(any(folder.glob(f"cifar10_{part}_*.npz")) for part in ("test", "train"))
+    if network == RESNET and original and given is None and (folder / _BESIDE).is_file():
+        return folder / _BESIDE, folder
+    archives = sorted(path for path in folder.glob("*cifar*.tar*") if path.is_file())
+    images = archives[0] if archives and not (given and network == RESNET) else folder
+    found = given or shipped
+    if found is None:
+        option = "--weights FILE" if network == RESNET else f"--weights {network}=FILE"
+        raise InputError(
+            f"{network} has no trained weights: none ship with aiq, and random ones would say nothing. Next: train "
+            f"them with 'python -m aiq.zoo.train {network} --data {folder} --out {network}.safetensors', then give "
+            f"{option}."
+        )
+    return Path(found), images
+
+
+class Lab:
+    """One trained network under the paper's accounting, with an oracle for each split.
+
+    Attributes:
+        network: Its name in the zoo.
+        settings: How to reproduce.
+        weights: The file of its weights.
+        images: Where its images are.
+        model: The network.
+        graph: Its operator graph.
+        measured: Evaluations run so far.
+        recalled: Evaluations that the cache answered so far.
+    """
+
+    def __init__(self, network: str, settings: ReproduceSettings, store: EvaluationStore, tell: Tell) -> None:
+        self.network, self.settings, self._store, self._tell = network, settings, store, tell
+        self.weights, self.images = find_weights(network, settings)
+        self.model: Model = load_model(network)
+        zoo.load_weights(self.model.module, self.weights)
+        self.graph: OpGraph = self.model.trace()
+        self.measured = self.recalled = 0
+        self.fingerprints: dict[str, Mapping[str, str]] = {}
+        self._spaces: dict[str, Space] = {}
+        self._open: tuple[str, CachedOracle] | None = None
+
+    def space(self, quantizer: str) -> Space:
+        """Return the space of FP32, INT8 and INT4 weights: batch 1, the paper's traffic, its shortcuts kept."""
+        if quantizer not in self._spaces:
+            words = QUANTIZERS[quantizer]
+            suffix = f"@{words}" if words else ""
+            options = [LayerPrecision.parse(text) for text in ("keep", f"w8{suffix}", f"w4{suffix}")]
+            machine = hardware_specs.load(_paper.MACHINE)
+            self._spaces[quantizer] = make_space(CostTable(self.graph, machine, options, batch=1, traffic="paper"))
+        return self._spaces[quantizer]
+
+    @property
+    def plain(self) -> Space:
+        """A space to count with: names, weights and intensities are the same for every quantizer."""
+        return self.space(self.settings.quantizers[0])
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that are chosen for, in order of execution."""
+        return tuple(unit.name for unit in self.plain.units)
+
+    @cached_property
+    def layer_weights(self) -> list[int]:
+        """Number of weights of each of these layers."""
+        owned = self.graph.weight_elements()
+        return [sum(tensor.stored for tensor in owned[layer].values()) for layer in self.layers]
+
+    @cached_property
+    def layer_channels(self) -> list[int]:
+        """Output channels of each of these layers."""
+        owned = self.graph.weight_elements()
+        return [max(tensor.channels for tensor in owned[layer].values()) for layer in self.layers]
+
+    def intensities(self, choices: Sequence[Choice]) -> list[float]:
+        """Return the arithmetic intensities of choices, FLOP/byte."""
+        return [float(value) for value in self.plain.score(choices).arithmetic_intensity]
+
+    def evaluate(self, split: str, quantizer: str, choices: Iterable[Choice], what: str) -> dict[Choice, Evaluation]:
+        """Measure choices on a split, each through the cache.
+
+        Raises:
+            OracleError: One cannot be measured.
+            CacheError: The cache cannot be read or written.
+        """
+        oracle, space, found = self._oracle(split), self.space(quantizer), {}
+        asked = list(dict.fromkeys(choices))
+        for number, choice in enumerate(asked, 1):
+            found[choice] = self._counted(oracle, lambda: oracle.evaluate(space.scheme(choice)))  # noqa: B023
+            self._tell(f"{self._where(quantizer)}: {what}, {split} split: {number} of {len(asked)} evaluations")
+        return found
+
+    def search(self, strategy: str, quantizer: str) -> Run:
+        """Run a search for the least L on the search split.
+
+        Raises:
+            OracleError: The float model or a scheme cannot be measured.
+            CacheError: The cache cannot be read or written.
+            KeyboardInterrupt: Ctrl-C; what was measured is in the cache.
+        """
+
+        def show(state: Progress) -> None:
+            self._tell(
+                f"{self._where(quantizer)}: {strategy}: {state.evaluations} of at most {state.limit} evaluations, "
+                f"{state.cache_hits} from the cache"
+            )
+
+        oracle = self._oracle("search")
+        space = self.space(quantizer)
+        run = self._counted(
+            oracle, lambda: drive(load_strategy(strategy), space, oracle, objective=OBJECTIVE, progress=show)
+        )
+        if run.interrupted:
+            raise KeyboardInterrupt
+        if run.error is not None:
+            raise run.error
+        return run
+
+    def release(self) -> None:
+        """Let go of the oracle and its activations; the next evaluation makes another."""
+        self._open = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the figures rest on, as plain data."""
+        splits = {
+            split: {key: known[key] for key in ("data", "n") if key in known}
+            for split, known in self.fingerprints.items()
+        }
+        return {"network": self.network, "weights": self.weights.name, "splits": splits}
+
+    def _where(self, quantizer: str) -> str:
+        return f"{self.network}, {NAMES[quantizer]} quantizer"
+
+    def _counted(self, oracle: CachedOracle, call: Callable[[], Any]) -> Any:
+        hits, misses = oracle.hits, oracle.misses
+        try:
+            return call()
+        finally:
+            self.recalled += oracle.hits - hits
+            self.measured += oracle.misses - misses
+
+    def _oracle(self, split: str) -> CachedOracle:
+        """Return the oracle of a split; only one is kept, since each holds many activations."""
+        if self._open is None or self._open[0] != split:
+            self._open = None
+            self._tell(f"{self.network}: loading the {split} split")
+            s = self.settings
+            context = OracleContext(self.model, self.graph, f"cifar10:{self.images}", split, s.limit)
+            made: Oracle = load_oracle(s.oracle, context) if isinstance(s.oracle, str) else s.oracle("", context)
+            oracle = CachedOracle(guarded(made), self._store, partial(canonical_scheme, self.graph))
+            self.fingerprints[split] = oracle.fingerprint
+            self._open = split, oracle
+        return self._open[1]
