@@ -79,10 +79,18 @@ def _drop_interval(metric: Metric, baseline: Evaluation, found: Evaluation) -> t
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """Schemes that differ in one unit: how many there are, are measured, and are better."""
+    """Schemes that differ in one unit.
+
+    Attributes:
+        total: How many there are.
+        measured: How many were measured.
+        settled: How many of the others cannot be better whatever their accuracy: their cost alone rules them out.
+        better: How many of those measured are better.
+    """
 
     total: int
     measured: int
+    settled: int
     better: int
 
 
@@ -172,7 +180,11 @@ def count_flips(run: Run, choice: Choice) -> Flips:
     else:
         costs = run.problem.costs([choice, *(list(run.evaluations)[i] for i in measured)])
         better = int(((costs[1:] < costs[0]) & (run.losses[measured] <= run.losses[own])).sum())
-    return Flips(len(neighbours), len(measured), better)
+    others = [other for other in neighbours if other not in run.index]
+    settled = 0
+    if others and math.isfinite(run.values[own]):
+        settled = int((run.problem.values(others, [0.0] * len(others)) >= run.values[own]).sum())
+    return Flips(len(neighbours), len(measured), settled, better)
 
 
 def nearest_miss(run: Run) -> str:

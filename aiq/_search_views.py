@@ -129,7 +129,7 @@ def _frontier(result: SearchResult) -> tuple[list[Column], list[dict[str, Any]]]
                 "bytes": point.bytes,
                 "weight_bytes": point.weight_bytes,
                 "latency_s": point.latency_s,
-                "flips": f"{point.flips.measured} of {point.flips.total}",
+                "flips": f"{point.flips.measured} + {point.flips.settled} of {point.flips.total}",
             }
         )
     columns = [
@@ -143,7 +143,7 @@ def _frontier(result: SearchResult) -> tuple[list[Column], list[dict[str, Any]]]
         Column("bytes", "moved", lambda v: si(v, "B"), right=True, drop=3),
         Column("weight_bytes", "weights", lambda v: si(v, "B"), right=True, drop=5),
         Column("latency_s", "latency", lambda v: si(v, "s"), right=True, drop=4),
-        Column("flips", "flips measured", right=True, drop=1),
+        Column("flips", "flips", right=True, drop=1),
     ]
     gained = {"ai": "arithmetic_intensity", "latency": "latency_s", "memory": "weight_bytes"}
     of_target = gained[result.problem.objective.target]
@@ -160,7 +160,7 @@ def _notes(result: SearchResult, *, frontier: bool) -> list[str]:
         flips = result.best.flips
         notes.append(
             f"{flips.measured} of the {flips.total} schemes that differ in one unit were measured, "
-            f"{flips.better} of them better"
+            f"{flips.better} of them better; {flips.settled} more cannot be better whatever their accuracy"
         )
     if result.best and result.bound is not None and result.gap is not None:
         notes.append(
@@ -172,8 +172,8 @@ def _notes(result: SearchResult, *, frontier: bool) -> list[str]:
         notes.append(_why_note(result))
     if frontier:
         notes.append(
-            "hull: in reach of a sweep over lambda; budget: only a limit finds it; flips: schemes that differ in one "
-            "unit"
+            "hull: in reach of a sweep over lambda; budget: only a limit finds it; flips: of the schemes that differ "
+            "in one unit, those measured + those that cannot be better whatever their accuracy"
         )
     count, hits = len(run.evaluations), len(run.cached)
     notes.append(

@@ -18,7 +18,7 @@ from aiq._search import REPORTED_POINTS, dry_run
 from aiq._search_points import Figures, frontier_choices, single_flips
 from aiq.objective import Objective
 from aiq.oracle import Evaluation, Metric, OracleContext, OracleError
-from aiq.problem import Constraints
+from aiq.problem import Constraints, Problem
 from aiq.stats import paired_difference, wilson_interval
 from aiq.strategy import Findings
 from roofline import Scheme, estimate
@@ -126,6 +126,22 @@ def test_one_flip_optimality_counts_what_was_measured() -> None:
     assert (some.total, some.measured) == (12, 2)
     values = dict(zip(everything().run.evaluations, everything().run.values, strict=True))
     assert some.better == sum(values[c] < values[space.start] for c in around)
+
+
+def _cost(problem: Problem, unit: int, option: int) -> float:
+    start = problem.space.start
+    return float(problem.costs([(*start[:unit], option, *start[unit + 1 :])])[0])
+
+
+def test_flips_that_cost_more_are_settled_unmeasured() -> None:
+    problem = everything().problem
+    cheapest = tuple(
+        min(unit.options, key=lambda k, u=u: _cost(problem, u, k)) for u, unit in enumerate(problem.space.units)
+    )
+    result = found(strategy=Listed([cheapest]), report_split=None, objective=Objective(lam=1.0))
+    point = next(p for p in (*result.frontier, result.baseline) if p.choice == cheapest)
+    assert (point.flips.measured, point.flips.settled) == (0, point.flips.total)
+    assert result.baseline.flips.settled == 0
 
 
 def test_the_report_split_is_asked_for_little() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -31,12 +32,14 @@ def whole_space(problem: Problem) -> Choices | None:
 def candidates(problem: Problem, losses: NDArray[np.float64], near: Iterable[Choice]) -> Choices:
     """Return affordable choices that may be better than what is known, [S, U].
 
-    The frontier of each case under the predicted losses; where a second resource is limited, frontiers with several
-    prices on it; where tensors that change format cost something, frontiers within one activation format; and every
-    change of one unit of the choices in ``near``.
+    The exact optimum under the predicted losses; the frontier of each case under them; where a second resource is
+    limited, frontiers with several prices on it; where tensors that change format cost something, frontiers within one
+    activation format; and every change of one unit of the choices in ``near``.
     """
     space = problem.space
     found: list[Choices] = []
+    with suppress(InfeasibleError):
+        found.append(np.array([optimum(problem, losses).choice]))
     for case in cases(problem, losses):
         found.append(_frontier(case))
         span = case.costs.max(axis=2).sum(axis=1) - case.costs.min(axis=2).sum(axis=1)

@@ -17,6 +17,7 @@ Values = NDArray[np.float64]
 _SIZE_NOISE = 0.05
 _LEAST_PAIR_VARIANCE = 1e-4
 _NUGGET = 1e-4
+_LUCK_POWER = 1 / 3
 _NOISE_RATIOS = (1e-6, 0.1, 1.0, 10.0)
 _TINY = 1e-12
 
@@ -31,9 +32,9 @@ class Sensitivity:
 
         D(s) = |Σ_u e(u, s_u)|² = Σ_u d_u + Σ_{u<v} 2 ρ_uv √(d_u d_v),     ρ_uv ~ N(c, τ²)
 
-    The mean correlation c is the least-squares estimate from measured combinations, with one observation of c = 0 added;
-    each ρ is shrunk towards it in proportion to what the measurements say of that pair (ridge regression in its dual
-    form), so that a few combinations suffice for any number of pairs. Measured sizes stand for themselves.
+    The mean correlation c is the least-squares estimate from measured combinations, with one observation of c = 0
+    added; each ρ is shrunk towards it in proportion to what the measurements say of that pair (ridge regression in its
+    dual form), so that a few combinations suffice for any number of pairs. Measured sizes stand for themselves.
 
     The counted loss y is proportional to the size, plus the luck of which examples sit near a decision boundary. The
     number of examples that change is proportional to D, and so is the variance of their balance; two schemes have luck
@@ -74,14 +75,15 @@ class Sensitivity:
         """Return mean and standard deviation of the loss, in the metric's unit and below 0 for a gain, [S] each."""
         shared, total = self._shared(choices)
         size = self._predicted_sizes(choices, shared, total)
-        root, measured = np.sqrt(size), np.sqrt(self._measured_sizes)
+        luck, known = _luck(size), _luck(self._measured_sizes)
+        trend = self._measured_sizes / known
         near = _nearness(shared, total, self._shared(self._schemes)[1])
-        trend = self._inverse @ measured
-        precision = measured @ trend
-        residual = self._losses / measured - self.slope * measured
-        mean = root * (self.slope * root + near @ (self._inverse @ residual))
-        spread = 1 - ((near @ self._inverse) * near).sum(axis=1) + (root - near @ trend) ** 2 / precision
-        return mean, np.sqrt(np.maximum(self.variance * spread * size, self._floor**2))
+        weights = self._inverse @ trend
+        residual = self._losses / known - self.slope * trend
+        mean = self.slope * size + luck * (near @ (self._inverse @ residual))
+        spread = 1 - ((near @ self._inverse) * near).sum(axis=1)
+        spread += (size / luck - near @ weights) ** 2 / (trend @ weights)
+        return mean, np.sqrt(np.maximum(self.variance * spread * luck**2, self._floor**2))
 
     def table(self) -> Values:
         """Return the additive losses that fit best, [U, K], at least 0.
@@ -151,16 +153,21 @@ def fit(problem: Problem, measured: Mapping[Choice, Evaluation]) -> Sensitivity:
     correlation, weights = _fit_sizes(sizes, schemes, known, ~single, space.baseline)
     shared = _shared_sizes(sizes, schemes, space.baseline)
     near = _nearness(shared, total, total)
-    inverse = np.linalg.inv((near + near.T) / 2 + _NUGGET * np.eye(len(near)))
-    root = np.sqrt(known)
-    scaled = losses / root
-    slope = float(root @ inverse @ scaled / (root @ inverse @ root))
-    residual = scaled - slope * root
-    variance = float(residual @ inverse @ residual + resolution**2 / known.max()) / len(root)
+    inverse = np.asarray(np.linalg.inv((near + near.T) / 2 + _NUGGET * np.eye(len(near))), dtype=np.float64)
+    luck = _luck(known)
+    trend, scaled = known / luck, losses / luck
+    slope = float(trend @ inverse @ scaled / (trend @ inverse @ trend))
+    residual = scaled - slope * trend
+    variance = (float(residual @ inverse @ residual) + (resolution / float(luck.max())) ** 2) / len(luck)
     floor = max(1e-9 * float(np.abs(losses).max()), _TINY)
     return Sensitivity(
         sizes, correlation, slope, variance, space.baseline, floor, schemes, losses, weights, known, inverse
     )
+
+
+def _luck(sizes: Values) -> Values:
+    """Return what the luck of counts is proportional to."""
+    return sizes**_LUCK_POWER
 
 
 def _fit_sizes(
