@@ -160,7 +160,7 @@ def optimise(problem: Knapsack, *, max_loss: float | None = None, method: Method
     _check_method(problem, method)
     if method != "milp" and problem.additive:
         found = _by_dominance(problem, max_loss)
-        if found.gap == 0 or method == "dp":
+        if found is not None and (found.gap == 0 or method == "dp"):
             return found
     most = math.inf if max_loss is None else max_loss
     by_program = _by_program(problem, Target(loss=1.0) if max_loss is None else Target(cost=1.0), most)
@@ -362,21 +362,20 @@ def _check_method(problem: Knapsack, method: str) -> None:
         raise InputError("dp solves one additive resource without pairs. Next: choose auto or milp.")
 
 
-def _by_dominance(problem: Knapsack, max_loss: float | None) -> Solution:
+def _by_dominance(problem: Knapsack, max_loss: float | None) -> Solution | None:
+    """Read the answer off the frontier; ``None`` where the frontier was cut short and may have lost it."""
     points = frontier(problem)
-    fine = _within(points.costs, problem.budgets[0])
+    most = math.inf if max_loss is None else max_loss
+    fine = np.flatnonzero(_within(points.costs, problem.budgets[0]) & _within(points.losses, most))
+    if not len(fine):
+        if points.loss_gap:
+            return None
+        raise _infeasible(problem, most)
     if max_loss is None:
-        if not fine.any():
-            raise _infeasible(problem)
-        index = int(np.flatnonzero(fine)[-1])
-        loss = float(points.losses[index])
-        return _point(problem, points, index, loss, loss / (1 + points.loss_gap))
-    fine &= _within(points.losses, max_loss)
-    if not fine.any():
-        raise _infeasible(problem, max_loss)
-    index = int(np.flatnonzero(fine)[0])
+        loss = float(points.losses[fine[-1]])
+        return _point(problem, points, int(fine[-1]), loss, loss / (1 + points.loss_gap))
     reachable = np.flatnonzero(_within(points.losses, max_loss * (1 + points.loss_gap)))
-    return _point(problem, points, index, float(points.costs[index]), float(points.costs[reachable[0]]))
+    return _point(problem, points, int(fine[0]), float(points.costs[fine[0]]), float(points.costs[reachable[0]]))
 
 
 def _point(problem: Knapsack, points: Frontier, index: int, value: float, bound: float) -> Solution:

@@ -20,7 +20,7 @@ from roofline import CostTable, LayerPrecision
 
 ACCURACY = Metric("accuracy", "points", higher_is_better=True, scale=100.0)
 FORMATS = ("keep", "w8a8", "w4a4")
-_NOISE = (0.0, 0.12, 0.6)
+_NOISE = (0.0, 0.07, 0.36)
 _INTERACTION = 0.1
 _CORRELATION = 0.08
 _NEAR = 0.04

@@ -17,12 +17,12 @@ from aiq.strategies._sensitivity import Sensitivity, Values, fit
 from aiq.strategy import Findings, Steps
 from roofline.errors import InputError
 
-CHANCE = 0.025
+CHANCE = 0.001
 LEAST_VERIFIED = 15
 _WORTHWHILE = 5e-3
 _WORTHWHILE_AREA = 1e-4
 _LEVELS = 30
-_TURNS = 3
+_TURNS = 2
 
 
 class Exact:
@@ -33,14 +33,14 @@ class Exact:
     2. *Fit* the model of :class:`aiq.strategies._sensitivity.Sensitivity` to everything measured so far, and list
        candidates: the whole space where it has at most 20 000 schemes, else the exact frontiers under the model's
        additive losses (multiple-choice knapsack), its exact optimum, and all changes of one unit of the best measured.
-    3. *Measure* the candidate of greatest expected improvement of the objective, E[max(best − L, 0)] (of greatest chance
-       of any, once all are slight), or, every third time, of greatest expected gain of area under the frontier of merit
-       and loss; refit, and again. A measured neighbour takes uncertainty away from a candidate, so that those measured
-       one after another differ. The end of the frontier, the scheme of greatest merit, comes first.
-    4. *Stop* when no unmeasured candidate has a chance above 2.5 % of being better than the best, which is to say that
-       its predicted gain lies inside the 95 % interval, and none adds a ten-thousandth to the area; or when
-       ``max_evaluations`` are used. The changes of one unit of the best scheme are always among the candidates: each
-       was measured, or has no more than that chance.
+    3. *Measure* the candidate of greatest expected improvement of the objective, E[max(best − L, 0)] (of greatest
+       chance of any, once all are slight), or, every other time, of greatest expected gain of area under the frontier
+       of merit and loss; refit, and again. A measured neighbour takes uncertainty away from a candidate, so that those
+       measured one after another differ. The end of the frontier, the scheme of greatest merit, comes first.
+    4. *Stop* when no unmeasured candidate has a chance above 0.1 % of being better than the best, which is to say that
+       its predicted gain lies inside the interval (as wide as this because thousands are compared), and none adds a
+       ten-thousandth to the area; or when ``max_evaluations`` are used. The changes of one unit of the best scheme are
+       always among the candidates: then each was measured, or has no more than that chance.
 
     The bound that it reports is the exact optimum under the additive losses that fit all measurements best.
 
