@@ -16,7 +16,8 @@ from aiq import zoo
 from aiq.data import CIFAR10_JPEG, CIFAR10_NPZ, DIGITS, load
 from aiq.stats import wilson_interval
 from aiq.zoo.train import DIGITS_RECIPE, RECIPES, correct_answers, state_digest
-from tests.cifar import jpeg_report, real
+from tests.cifar import jpeg_report
+from tests.real_data import real
 
 SHIPPED = [entry.name for entry in zoo.ENTRIES.values() if entry.weights is not None]
 ON_CIFAR10 = [name for name in SHIPPED if zoo.get(name).data == "cifar10"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +17,9 @@ from aiq import zoo
 from aiq.zoo._mobilenet import MobileNetV2
 from aiq.zoo._plain import plain_convnet20
 from hardware_specs.errors import AIQError, UnknownNameError
+from tests.real_data import real
 
 _ROOT = Path(__file__).resolve().parent.parent
-_DATA = Path(os.environ.get("AIQ_DATA_DIR", _ROOT / ".." / "shared" / "data"))
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -48,13 +47,6 @@ def _observe(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, t
     for handle in handles:
         handle.remove()
     return seen
-
-
-def _file(name: str) -> Path:
-    path = _DATA / name
-    if not path.exists():
-        pytest.skip(f"no {name} in the data folder; set AIQ_DATA_DIR to the folder that holds it")
-    return path
 
 
 # parameters, weighted layers, MACs
@@ -161,7 +153,7 @@ def test_mobilenet_last_features(name: str, side: int) -> None:
 
 
 def test_mobilenet_strides_change_no_weight() -> None:
-    first, second = zoo.build("mobilenet_v2"), zoo.build("mobilenet_v2_cifar")
+    first, second = (zoo.build(name, pretrained=False) for name in ("mobilenet_v2", "mobilenet_v2_cifar"))
     state = first.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in second.state_dict().items())
     second.load_state_dict(state, strict=True)
@@ -274,8 +266,8 @@ def test_importing_the_zoo_does_not_import_torch() -> None:
 
 def test_shared_resnet20_weights_load_strictly_and_give_915_of_1000() -> None:
     model = zoo.build("resnet20")
-    zoo.load_weights(model, _file("resnet20_cifar10.safetensors"))
-    with np.load(_file("cifar10_test_1000.npz")) as images:
+    zoo.load_weights(model, real("resnet20_cifar10.safetensors"))
+    with np.load(real("cifar10_test_1000.npz")) as images:
         pixels, labels = images["x"], images["y"]
     mean = np.array([0.485, 0.456, 0.406], dtype=np.float32)
     std = np.array([0.229, 0.224, 0.225], dtype=np.float32)

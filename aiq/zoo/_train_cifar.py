@@ -53,7 +53,7 @@ RECIPES: dict[str, CifarRecipe] = {
     "resnet20": CifarRecipe(),
     "heavy_early_resnet20": CifarRecipe(epochs=24),
     "plain_convnet20": CifarRecipe(epochs=12, peak_rate=0.1),
-    "mobilenet_v2": CifarRecipe(peak_rate=0.2),
+    "mobilenet_v2": CifarRecipe(epochs=20, peak_rate=0.2),
     "mobilenet_v2_cifar": CifarRecipe(epochs=3, peak_rate=0.05),
 }
 
