@@ -64,9 +64,7 @@ def cases(problem: Problem, losses: Values) -> list[Knapsack]:
         if table.has_transitions:
             pairs = _add_transitions(space, names, per_unit)
         mask = option_mask(space)
-        found.append(
-            make(per_unit, np.where(mask, losses, 0.0), [budgets[name] for name in names], allowed=mask, pairs=pairs)
-        )
+        found.append(make(per_unit, losses, [budgets[name] for name in names], allowed=mask, pairs=pairs))
     return found
 
 
@@ -90,8 +88,8 @@ def _add_transitions(space: Space, names: list[str], per_unit: Values) -> list[P
         costs = np.stack([by_name[name] for name in names])
         first, second = owner.get(a), owner.get(b)
         if first is None and second is None:
-            per_unit[:, 0] += costs[:, space.baseline, space.baseline][:, None]
-        elif first is None or second is None or first == second:
+            continue  # both ends are at the baseline: nothing changes format
+        if first is None or second is None or first == second:
             column = np.arange(costs.shape[1])
             rows = np.full_like(column, space.baseline)
             ends = (column, column) if first == second else (rows, column) if first is None else (column, rows)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aiq._model import Model
 from aiq._probe import Probe, probe
+from aiq._recipes import check_recipes
 from aiq._tradeoff import Tradeoff, tradeoffs
 from aiq.additive import LossTable
 from aiq.objective import Objective
@@ -218,7 +219,7 @@ def make_options(formats: Sequence[str] | None, hardware: HardwareSpec) -> list[
     """Return what a layer may take, ``keep`` first; by default the usual formats and the machine's 16-bit float.
 
     Raises:
-        InputError: Only ``keep`` is left.
+        InputError: Only ``keep`` is left, or a recipe that cannot be read.
         PrecisionError: A format that cannot be read.
     """
     texts = list(formats or ())
@@ -226,6 +227,7 @@ def make_options(formats: Sequence[str] | None, hardware: HardwareSpec) -> list[
         half = next((f for f in ("bf16", "fp16") if f in hardware.compute), None)
         texts = [*DEFAULT_FORMATS, *([half] if half else [])]
     options = list(dict.fromkeys([LayerPrecision(), *(LayerPrecision.parse(text) for text in texts)]))
+    check_recipes(options)
     if len(options) < 2:
         raise InputError(
             "the formats leave nothing to choose between: only 'keep' is given. Next: add one, for instance w8."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ import typer
 
 from aiq._options import CacheUrl, Format
 from aiq._search_command import INTERRUPTED, Edge
+from aiq._ticker import Ticker
 
 _SUMMARIES = {
     "case-study": "Quantize one layer of ResNet-20 at a time: figure 2.",
@@ -20,7 +20,6 @@ _SUMMARIES = {
     "coordinate": "Add coordinate descent: the table of figure 4.",
     "heuristics": "Ask what is quantized first in two networks: table I.",
 }
-_LINE_EVERY_S, _UPDATE_EVERY_S = 5.0, 0.1
 
 Option = typer.Option
 
@@ -70,7 +69,7 @@ def _command(experiment: str, edge: Edge) -> Callable[..., None]:
             limit=limit,
             cache=cache,
         )
-        ticker = _Ticker(edge)
+        ticker = Ticker(edge.tell, at_once=True)
         try:
             with edge.working():
                 found = reproduce(experiment, settings, tell=ticker)
@@ -92,21 +91,3 @@ def _weights(text: str) -> tuple[str, Path]:
 
     name, equals, file = text.partition("=")
     return (name, Path(file)) if equals and name in zoo.names() else (RESNET, Path(text))
-
-
-class _Ticker:
-    """Tells progress: often on one line of a terminal, a line every few seconds elsewhere."""
-
-    def __init__(self, edge: Edge) -> None:
-        self.edge = edge
-        self.every_s = _UPDATE_EVERY_S if sys.stderr.isatty() else _LINE_EVERY_S
-        self.last, self.shown = 0.0, False
-
-    def __call__(self, line: str) -> None:
-        if time.monotonic() - self.last >= self.every_s:
-            self.edge.tell(line, updates=True)
-            self.last, self.shown = time.monotonic(), True
-
-    def close(self) -> None:
-        if self.shown:
-            self.edge.tell("", updates=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from aiq import _paper
 from aiq._reproduce_lab import BITS, INT4, INT8, KEEP, NAMES
 from aiq._reproduce_measure import Measured
 from aiq.frontier import non_dominated
+from roofline._plot_canvas import frame, new_figure
 from roofline._plot_style import COMPUTE, FAINT, INK
 
 if TYPE_CHECKING:
@@ -19,35 +20,36 @@ if TYPE_CHECKING:
     from aiq._reproduce_layers import CaseStudy
     from aiq._reproduce_search import Candidate, Comparison
 
-_DPI = 160
 _BESIDE_POINTS = 7.0
 _BLUE, _GREEN, _GREY, _SKY = "#0072B2", "#009E73", "#8A8A8A", "#56B4E9"
 _FORMAT = {INT8: ("INT8", _BLUE, -0.16), INT4: ("INT4", COMPUTE, 0.16)}
 _WHOSE = {"paper": _BLUE, "aiq": _GREEN}
 _BIT_COLOURS = {KEEP: "#BDBDBD", INT8: _SKY, INT4: COMPUTE}
+_LABEL: dict[str, Any] = {"fontsize": 9.5, "color": INK}
+_DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 3))}
 _MARKERS = {"FP32": "s", "INT8": "D", "INT4": "v", "greedy": "o", "coordinate": "^", "exact": "*"}
 
 
 def draw_case_study(study: CaseStudy) -> Figure:
     """Draw Fig. 2: intensity, then accuracy with each quantizer, against the layer that is quantized."""
     quantizers = list(dict.fromkeys(quantizer for quantizer, _ in study.singles))
-    figure = _figure(10.4, 3.3 + 2.3 * len(quantizers))
+    figure = new_figure(10.4, 3.3 + 2.3 * len(quantizers), "constrained")
     axes = figure.subplots(1 + len(quantizers), 1, sharex=True)
     places = range(len(study.lab.layers))
     first = axes[0]
     for k, (label, colour, _) in _FORMAT.items():
         first.plot(places, study.intensities[k], "-o", color=colour, markersize=5, linewidth=1.2, label=label)
-    first.axhline(study.start, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="FP32, nothing quantized")
-    first.set_ylabel("arithmetic intensity\n(FLOP/byte)", fontsize=9.5, color=INK)
+    first.axhline(study.start, **_DASHED, label="FP32, nothing quantized")
+    first.set_ylabel("arithmetic intensity\n(FLOP/byte)", **_LABEL)
     first.legend(loc="upper left", frameon=False, fontsize=8.8, labelcolor=INK)
     for ax, quantizer in zip(axes[1:], quantizers, strict=True):
-        ax.axhline(study.baseline.accuracy, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        ax.axhline(study.baseline.accuracy, **_DASHED)
         for k, (_, colour, shift) in _FORMAT.items():
             _changes(ax, study.singles[quantizer, k], colour, shift, study.baseline.accuracy)
-        ax.set_ylabel(f"accuracy (%)\n{NAMES[quantizer]} quantizer", fontsize=9.5, color=INK)
+        ax.set_ylabel(f"accuracy (%)\n{NAMES[quantizer]} quantizer", **_LABEL)
     _same_height(axes[1:])
     for ax in axes:
-        _frame(ax)
+        frame(ax, labelsize=9)
     _name_layers(axes[-1], study.lab.layers)
     n = study.baseline.n
     _title(
@@ -60,7 +62,7 @@ def draw_case_study(study: CaseStudy) -> Figure:
 
 def draw_scores(found: Comparison) -> Figure:
     """Draw Fig. 3a: intensity times accuracy of each scheme, the paper's beside ours."""
-    figure = _figure(10.4, 4.9)
+    figure = new_figure(10.4, 4.9, "constrained")
     ax = figure.subplots()
     configs = found.configs
     groups: list[tuple[str, str, dict[str, tuple[float, float, float]]]] = []
@@ -91,9 +93,9 @@ def draw_scores(found: Comparison) -> Figure:
             text = f"{height:,.0f}".replace(",", "\u2009")
             ax.text(x, 60, text, rotation=90, ha="center", va="bottom", fontsize=8.5, color="white", zorder=3)
     ax.set_xticks(range(len(configs)), configs, fontsize=10)
-    ax.set_ylabel("arithmetic intensity (FLOP/byte) × accuracy (%)", fontsize=9.5, color=INK)
+    ax.set_ylabel("arithmetic intensity (FLOP/byte) × accuracy (%)", **_LABEL)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3, frameon=False, fontsize=9, labelcolor=INK)
-    _frame(ax, grid="y")
+    frame(ax, grid="y", labelsize=9)
     _title(
         figure,
         "Intensity × accuracy of ResNet-20 schemes (Fig. 3a)",
@@ -104,18 +106,18 @@ def draw_scores(found: Comparison) -> Figure:
 
 def draw_plane(found: Comparison) -> Figure:
     """Draw Fig. 3b: accuracy against intensity, whole and near the quantized schemes, with the Pareto frontiers."""
-    figure = _figure(11.2, 5.6)
+    figure = new_figure(11.2, 5.6, "constrained")
     axes = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
     for ax in axes:
-        _frame(ax)
+        frame(ax, labelsize=9)
         for config, row in _paper.FIGURE_4.items():
             if config in found.configs:
                 _mark(ax, config, row.intensity, row.accuracy, _GREY, filled=False)
         for quantizer in found.quantizers:
             _draw_frontier(ax, found, quantizer)
         _draw_own(figure, ax, found, _BESIDE_POINTS if ax is axes[1] else 0.0)
-        ax.set_xlabel("arithmetic intensity (FLOP/byte)", fontsize=9.5, color=INK)
-    axes[0].set_ylabel("accuracy (%)", fontsize=9.5, color=INK)
+        ax.set_xlabel("arithmetic intensity (FLOP/byte)", **_LABEL)
+    axes[0].set_ylabel("accuracy (%)", **_LABEL)
     quantized = [row.intensity for row in found.rows if row.config != "FP32"]
     axes[0].set_xlim(*_widened(found.rows[0].intensity, max(quantized)))
     axes[1].set_xlim(*_widened(min(quantized), max(quantized)))
@@ -214,7 +216,7 @@ def draw_ranking(found: Ranking) -> Figure:
     from matplotlib.patches import Patch
 
     quantizers = list(found.greedy)
-    figure = _figure(7.4 * len(quantizers) if len(quantizers) > 1 else 9.4, 6.6)
+    figure = new_figure(7.4 * len(quantizers) if len(quantizers) > 1 else 9.4, 6.6, "constrained")
     axes = figure.subplots(2, len(quantizers), sharex=True, sharey="row", squeeze=False)
     places = list(range(len(found.lab.layers)))
     for column, quantizer in enumerate(quantizers):
@@ -225,14 +227,14 @@ def draw_ranking(found: Ranking) -> Figure:
             text = "–" if order is None else str(order)
             top.annotate(text, (x, weights), (0, 2), textcoords="offset points", ha="center", fontsize=8, color=INK)
         top.set_title(f"{NAMES[quantizer]} quantizer", fontsize=10, color=INK, loc="left")
-        bottom.axhline(0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        bottom.axhline(0, **_DASHED)
         _changes(bottom, found.singles[quantizer, INT4], COMPUTE, 0.0, 0.0)
         for ax in (top, bottom):
-            _frame(ax)
+            frame(ax, labelsize=9)
         _name_layers(bottom, [found.short(layer) for layer in found.lab.layers])
     top.margins(y=0.12)
-    axes[0][0].set_ylabel("weights of the layer", fontsize=9.5, color=INK)
-    axes[1][0].set_ylabel("change of accuracy when only\nthis layer is INT4 (points)", fontsize=9.5, color=INK)
+    axes[0][0].set_ylabel("weights of the layer", **_LABEL)
+    axes[1][0].set_ylabel("change of accuracy when only\nthis layer is INT4 (points)", **_LABEL)
     handles = [
         Patch(color=colour, label=f"greedy: {'FP32' if BITS[k] == 32 else f'INT{BITS[k]}'}")
         for k, colour in _BIT_COLOURS.items()
@@ -262,27 +264,9 @@ def _changes(ax: Axes, found: Sequence[Measured], colour: str, shift: float, bas
     )
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _title(figure: Figure, title: str, subtitle: str) -> None:
     figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK, linespacing=1.7)
     figure.text(0.01, 1 - 0.40 / figure.get_figheight(), subtitle, fontsize=9.2, color=FAINT, va="top", ha="left")
-
-
-def _frame(ax: Axes, grid: Literal["both", "y"] = "both") -> None:
-    ax.set_axisbelow(True)
-    ax.grid(visible=True, axis=grid, color="#E8E8E8", linewidth=0.7)
-    ax.tick_params(labelsize=9, color=FAINT, labelcolor=INK)
-    for side, spine in ax.spines.items():
-        spine.set_visible(side in {"left", "bottom"})
-        spine.set_color(FAINT)
 
 
 def _name_layers(ax: Axes, layers: Sequence[str]) -> None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiq import _paper
 from aiq.report import Column, Report, render
+from roofline._plot_canvas import image
 from roofline.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPRODUCE_SCHEMA_VERSION = 1
-_DPI = 160
 Record = Mapping[str, Any]
 
 
@@ -147,7 +147,7 @@ def write(found: Outcome, folder: Path) -> Reproduction:
     files |= {f"{name}.csv": _csv(rows).encode() for name, rows in found.records.items()}
     for drawing in found.drawings:
         figure = drawing.draw()
-        files |= {f"{drawing.name}.{kind}": _image(figure, kind) for kind in ("svg", "png")}
+        files |= {f"{drawing.name}.{kind}": image(figure, kind) for kind in ("svg", "png")}
     for name, content in files.items():
         try:
             (folder / name).write_bytes(content)
@@ -186,13 +186,3 @@ def _csv(rows: Sequence[Record]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
-
-
-def _image(figure: Figure, kind: str) -> bytes:
-    """Return a figure as a file; equal figures give equal files."""
-    from matplotlib import rc_context
-
-    metadata: dict[str, Any] = {"Date": None, "Creator": "aiq"} if kind == "svg" else {"Software": "aiq"}
-    with rc_context({"svg.hashsalt": "aiq", "svg.fonttype": "path", "savefig.bbox": None}), io.BytesIO() as buffer:
-        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-        return buffer.getvalue()

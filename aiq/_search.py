@@ -24,6 +24,7 @@ from aiq.knapsack import InfeasibleError
 from aiq.objective import Objective
 from aiq.oracle import Evaluation, Oracle, OracleContext, OracleError, OracleFactory
 from aiq.problem import Constraints, Problem
+from aiq.racing import LossLimit
 from aiq.registry import load_oracle, load_strategy
 from aiq.space import Choice, Space, make_space
 from aiq.strategy import Strategy
@@ -57,6 +58,8 @@ class SearchSettings:
         budget: What may be spent.
         cache: Where evaluations are kept (see :func:`aiq.cache.open_store`); by default the user's own cache.
         timeout_s: Longest that one evaluation may take, seconds.
+        race: Whether evaluations on the search split stop early where a scheme surely loses more than the constraints
+            allow; these must bound the loss, and examples come in random order.
         frontier: Whether to measure points of the frontier, at most eight, and measured uniform schemes on the report
             split too.
         seed: Seeds what the oracle draws.
@@ -78,6 +81,7 @@ class SearchSettings:
     budget: Budget = field(default_factory=Budget)
     cache: str | None = None
     timeout_s: float | None = None
+    race: bool = False
     frontier: bool = False
     seed: int = 0
 
@@ -88,6 +92,17 @@ class SearchSettings:
             raise InputError(
                 f"the timeout must be a number of seconds above 0, got {self.timeout_s}. Next: choose one."
             )
+        if self.race and not self.constraints.bounds_loss:
+            raise InputError(
+                "a race stops schemes that lose more accuracy than is allowed, and no limit is set. "
+                "Next: give --max-drop, or leave out --race."
+            )
+
+    @property
+    def oracle_name(self) -> str:
+        """Name of the oracle."""
+        made = self.oracle
+        return made if isinstance(made, str) else str(getattr(made, "__name__", type(made).__name__))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +144,29 @@ class _Setup:
     graph: OpGraph
     space: Space
 
-    def oracle(self, split: str, limit: int | None, store: EvaluationStore) -> CachedOracle:
+    def searching(self, store: EvaluationStore) -> CachedOracle:
+        """Return the oracle of the search split."""
         s = self.settings
-        context = OracleContext(self.model, self.graph, s.data, split, limit, timeout_s=s.timeout_s, seed=s.seed)
+        return self._oracle("search", s.samples, store, s.constraints.loss_limit if s.race else None)
+
+    def reporting(self, store: EvaluationStore) -> CachedOracle | None:
+        """Return the oracle of the report split, where there is one."""
+        split = self.settings.report_split
+        return self._oracle(split, None, store) if split else None
+
+    def _oracle(
+        self, split: str, limit: int | None, store: EvaluationStore, race: LossLimit | None = None
+    ) -> CachedOracle:
+        s = self.settings
+        context = OracleContext(
+            self.model, self.graph, s.data, split, limit, timeout_s=s.timeout_s, seed=s.seed, race=race
+        )
         made: Oracle = load_oracle(s.oracle, context) if isinstance(s.oracle, str) else s.oracle("", context)
+        if race is not None and not getattr(made, "races", False):
+            raise InputError(
+                f"the oracle {s.oracle_name} evaluates schemes on all examples and cannot race. "
+                "Next: choose --oracle accuracy, or leave out --race."
+            )
         return CachedOracle(guarded(made, s.timeout_s), store, partial(canonical_scheme, self.graph))
 
 
@@ -165,8 +199,7 @@ def search(
     setup = _prepare(model, hardware, settings or SearchSettings())
     s = setup.settings
     with open_store(s.cache) as store:
-        oracle = setup.oracle("search", s.samples, store)
-        reporter = setup.oracle(s.report_split, None, store) if s.report_split else None
+        oracle, reporter = setup.searching(store), setup.reporting(store)
         shared = _shared_examples(s, oracle.fingerprint)
         run = drive(
             setup.strategy,
@@ -210,7 +243,7 @@ def dry_run(
     setup = _prepare(model, hardware, settings or SearchSettings())
     s = setup.settings
     with open_store(s.cache) as store:
-        oracle = setup.oracle("search", s.samples, store)
+        oracle = setup.searching(store)
         run = _replay(setup, oracle)
     placeholder = Evaluation(1.0)
     problem = run.problem if run else Problem(setup.space, s.objective, s.constraints, oracle.metric, placeholder)

@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -33,9 +32,9 @@ from aiq._options import (
     read_drop,
     read_seconds,
 )
+from aiq._ticker import Ticker
 
 if TYPE_CHECKING:
-    from aiq._driver import Progress
     from aiq._model import Model
     from aiq._search import SearchSettings
     from aiq._search_result import SearchResult
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 FAILED, NO_SCHEME, INTERRUPTED = 1, 3, 130
 _FIGURES, _SCHEMES = (".svg", ".png"), (".json", ".toml")
-_LINE_EVERY_S, _UPDATE_EVERY_S = 5.0, 0.1
 
 Option = typer.Option
 
@@ -126,6 +124,9 @@ def search_command(edge: Edge) -> Callable[..., None]:
         timeout: Annotated[
             float | None, Option(metavar="SECONDS", help="Longest that one evaluation may take.")
         ] = None,
+        race: Annotated[
+            bool, Option("--race", help="Stop evaluating a scheme once it surely loses more than --max-drop.")
+        ] = False,
         frontier: Annotated[bool, Option("--frontier", help="Show the whole measured trade-off.")] = False,
         plot: Annotated[str | None, Option(metavar="FILE.svg|png", help="Draw the trade-off.")] = None,
         out: Annotated[
@@ -178,6 +179,7 @@ def search_command(edge: Edge) -> Callable[..., None]:
             budget=allowed,
             cache=cache,
             timeout_s=timeout,
+            race=race,
             frontier=frontier,
             seed=seed,
         )
@@ -227,9 +229,9 @@ def _run(
 ) -> int:
     """Search, write what was asked for, and return the exit code."""
     from aiq._search import search
-    from aiq._search_views import search_report
+    from aiq._search_views import progress_text, search_report
 
-    ticker = _Ticker(edge)
+    ticker = Ticker(edge.tell, progress_text)
     try:
         with edge.working():
             result = search(model, machine, settings, progress=ticker)
@@ -280,28 +282,6 @@ def ending_hung_oracles() -> Iterator[None]:
             sys.stderr.flush()
             os._exit(leaving.code if isinstance(leaving.code, int) else FAILED)
         raise
-
-
-class _Ticker:
-    """Tells progress: often on one line of a terminal, a line every few seconds elsewhere."""
-
-    def __init__(self, edge: Edge) -> None:
-        self.edge = edge
-        self.every_s = _UPDATE_EVERY_S if sys.stderr.isatty() else _LINE_EVERY_S
-        self.last = time.monotonic()
-        self.shown = False
-
-    def __call__(self, progress: Progress) -> None:
-        if time.monotonic() - self.last < self.every_s:
-            return
-        from aiq._search_views import progress_text
-
-        self.edge.tell(progress_text(progress), updates=True)
-        self.last, self.shown = time.monotonic(), True
-
-    def close(self) -> None:
-        if self.shown:
-            self.edge.tell("", updates=True)
 
 
 def _write_scheme(path: Path, scheme: Scheme) -> None:

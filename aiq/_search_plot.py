@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from aiq._search_points import Point
 from aiq._search_result import SearchResult
 from aiq.oracle import Metric
 from aiq.space import Choice
+from roofline._plot_canvas import frame, image, new_figure
 from roofline._plot_data import elide
 from roofline._plot_layout import CROWDED, Page
 from roofline._plot_style import COMPUTE, FAINT, INK, dark
@@ -22,7 +22,7 @@ from roofline.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SIZE, _DPI = (9.6, 5.8), 160
+_SIZE = (9.6, 5.8)
 _BLUE, _GREY = "#0072B2", "#9A9A9A"
 _DEEPEST_POINTS = 20.0
 _WIDE = 12.0
@@ -98,14 +98,8 @@ def save_search(result: SearchResult, path: Path) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    from matplotlib import rc_context
-
-    kind = path.suffix.lower()[1:]
-    metadata: dict[str, Any] = {"Date": None, "Creator": "aiq"} if kind == "svg" else {"Software": "aiq"}
-    with rc_context({"svg.hashsalt": "aiq", "svg.fonttype": "path", "savefig.bbox": None}), io.BytesIO() as buffer:
-        figure = plot_search(result).figure
-        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)  # type: ignore[union-attr]
-        content = buffer.getvalue()
+    figure: Any = plot_search(result).figure
+    content = image(figure, path.suffix.lower()[1:])
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -122,14 +116,21 @@ def _has(point: Point, split: str) -> bool:
 
 
 def _dot(result: SearchResult, point: Point, split: str) -> _Dot:
-    figures = point.search if split == "search" or point.report is None else point.report
+    figures, start = point.search, result.baseline.search
+    if split != "search" and point.report and result.baseline.report:
+        figures, start = point.report, result.baseline.report
     (x,) = _xs(result, [point.choice])
-    metric, y = result.problem.metric, figures.value
-    sign = -1 if metric.higher_is_better else 1
+    metric = result.problem.metric
+    y = start.value + _per_drop(metric) * figures.drop
     ends = figures.drop_interval or (figures.drop, figures.drop)
-    low, high = sorted(y + sign * (end - figures.drop) / metric.scale for end in ends)
+    low, high = sorted(start.value + _per_drop(metric) * end for end in ends)
     scale = _scale(metric)
     return _Dot(float(x), scale * y, scale * low, scale * min(high, _top(metric)))
+
+
+def _per_drop(metric: Metric) -> float:
+    """Return how much the metric changes for each unit of drop."""
+    return (-1 if metric.higher_is_better else 1) / metric.scale
 
 
 def _scale(metric: Metric) -> float:
@@ -156,9 +157,9 @@ def _cloud(result: SearchResult, start: float) -> list[_Dot]:
     if not rest:
         return []
     metric = result.problem.metric
-    shift = start - _scale(metric) * result.problem.baseline.value
-    top = _scale(metric) * _top(metric)
-    values = [min(_scale(metric) * result.run.evaluations[choice].value + shift, top) for choice in rest]
+    scale, top = _scale(metric), _scale(metric) * _top(metric)
+    drops = [result.problem.drop(result.run.evaluations[choice]) for choice in rest]
+    values = [min(start + scale * _per_drop(metric) * drop, top) for drop in drops]
     return [_Dot(float(x), y, y, y) for x, y in zip(_xs(result, rest), values, strict=True)]
 
 
@@ -183,13 +184,8 @@ def _bars(ax: Axes, dots: Sequence[_Dot]) -> None:
 
 
 def _new_axes() -> Axes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
     width, height = _SIZE
-    return figure.add_axes((0.85 / width, 1.35 / height, 1 - 1.1 / width, 1 - 2.15 / height))
+    return new_figure(width, height).add_axes((0.85 / width, 1.35 / height, 1 - 1.1 / width, 1 - 2.15 / height))
 
 
 def _frame(ax: Axes, result: SearchResult, split: str, dots: Sequence[_Dot], others: Sequence[_Dot]) -> None:
@@ -206,12 +202,7 @@ def _frame(ax: Axes, result: SearchResult, split: str, dots: Sequence[_Dot], oth
         ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter(EngFormatter(unit))
     _limit(ax, metric, dots)
-    ax.set_axisbelow(True)
-    ax.grid(visible=True, color="#E8E8E8", linewidth=0.7)
-    ax.tick_params(which="both", labelsize=9.5, color=FAINT, labelcolor=INK)
-    for side, spine in ax.spines.items():
-        spine.set_visible(side in {"left", "bottom"})
-        spine.set_color(FAINT)
+    frame(ax)
     ax.set_xlabel(words, fontsize=10.5, color=INK)
     ax.set_ylabel(f"{metric.name} ({'%' if metric.unit == 'points' else metric.unit})", fontsize=10.5, color=INK)
     title = f"{elide(result.model, 40)} on {result.hardware.name}: {result.strategy} search"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from aiq.stats import paired_difference, wilson_interval
 from roofline.units import number, si
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from roofline import Scheme
 
 _Z95 = 1.959963984540054
@@ -29,9 +30,9 @@ class Figures:
     Attributes:
         split: Name of the split.
         value: The metric.
-        n: Examples.
+        n: Examples; where racing cut an evaluation short, those that were run.
         interval: Of the metric: Wilson's where outcomes are right or wrong, else from the standard error.
-        drop: How much worse than the float model on the same split, in the metric's unit; negative where better.
+        drop: How much worse than the float model on the same examples, in the metric's unit; negative where better.
         drop_interval: Of the drop, paired example by example.
     """
 
@@ -44,9 +45,10 @@ class Figures:
 
     @classmethod
     def of(cls, split: str, metric: Metric, baseline: Evaluation, found: Evaluation) -> Figures:
-        """Compare an evaluation with the float model's on the same split."""
-        drop = metric.drop(baseline.value, found.value)
-        paired = None if found is baseline else _drop_interval(metric, baseline, found)
+        """Compare an evaluation with the float model's on the same split, over the examples that both have run."""
+        shared = baseline.first(found.n)
+        drop = metric.drop(shared.value, found.value)
+        paired = None if found is baseline else _drop_interval(metric, shared, found)
         return cls(split, found.value, found.n, _interval(found), drop, paired)
 
     def to_dict(self, metric: Metric, prefix: str = "") -> dict[str, Any]:
@@ -85,13 +87,19 @@ class Flips:
         total: How many there are.
         measured: How many were measured.
         settled: How many of the others cannot be better whatever their accuracy: their cost alone rules them out.
-        better: How many of those measured are better.
+        better: How many of those measured are better: by the objective than the best scheme, and than any other at
+            less cost without more loss.
     """
 
     total: int
     measured: int
     settled: int
     better: int
+
+    @property
+    def open(self) -> int:
+        """How many may be better, since they were not measured and cost does not rule them out."""
+        return self.total - self.measured - self.settled
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +120,7 @@ class Point:
         report: What the report split says, where it was asked.
         supported: Whether it is on the lower-left convex hull of cost and loss, outside of which no sweep over λ finds
             anything; ``None`` off the frontier.
-        flips: Its one-unit neighbours; "better" is by the objective, or by dominance where it breaks a constraint.
+        flips: Its one-unit neighbours.
     """
 
     choice: Choice
@@ -171,20 +179,20 @@ def single_flips(space: Space, choice: Choice) -> list[Choice]:
 
 
 def count_flips(run: Run, choice: Choice) -> Flips:
-    """Count the schemes that differ in one unit from a measured one, and what was measured of them."""
-    neighbours = single_flips(run.problem.space, choice)
-    measured = [run.index[other] for other in neighbours if other in run.index]
-    own = run.index[choice]
-    if math.isfinite(run.values[own]) or not measured:
-        better = int((run.values[measured] < run.values[own]).sum())
-    else:
-        costs = run.problem.costs([choice, *(list(run.evaluations)[i] for i in measured)])
-        better = int(((costs[1:] < costs[0]) & (run.losses[measured] <= run.losses[own])).sum())
+    """Count the schemes that differ in one unit from a measured one, and what is known of them."""
+    problem, own = run.problem, run.index[choice]
+
+    def better(others: list[Choice], losses: NDArray[np.float64]) -> NDArray[np.bool_]:
+        if choice == run.best:
+            return problem.values(others, losses) < run.values[own]
+        return (problem.costs(others) < problem.costs([choice])) & (losses <= run.losses[own])
+
+    neighbours = single_flips(problem.space, choice)
+    measured = [other for other in neighbours if other in run.index]
     others = [other for other in neighbours if other not in run.index]
-    settled = 0
-    if others and math.isfinite(run.values[own]):
-        settled = int((run.problem.values(others, [0.0] * len(others)) >= run.values[own]).sum())
-    return Flips(len(neighbours), len(measured), settled, better)
+    found = better(measured, run.losses[[run.index[other] for other in measured]])
+    settled = ~better(others, np.zeros(len(others)))
+    return Flips(len(neighbours), len(measured), int(settled.sum()), int(found.sum()))
 
 
 def nearest_miss(run: Run) -> str:

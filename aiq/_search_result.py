@@ -78,8 +78,7 @@ class SearchResult:
     @property
     def oracle(self) -> str:
         """Name of the oracle."""
-        made = self.settings.oracle
-        return made if isinstance(made, str) else str(getattr(made, "__name__", type(made).__name__))
+        return self.settings.oracle_name
 
     @property
     def stopped(self) -> str | None:
@@ -96,6 +95,17 @@ class SearchResult:
         """Whether an error ended it."""
         report_stopped = self.reported is not None and self.reported.stopped is not None
         return self.run.error is not None or (report_stopped and not self.interrupted)
+
+    @cached_property
+    def raced(self) -> tuple[Evaluation, ...]:
+        """Evaluations that racing cut short."""
+        most = self.problem.baseline.n if self.settings.race else 0
+        return tuple(found for found in self.run.evaluations.values() if found.n < most)
+
+    @property
+    def saved_work(self) -> float:
+        """Arithmetic that racing saved: the rest of each evaluation at the cost of its part, in whole evaluations."""
+        return sum(found.work * (self.problem.baseline.n / found.n - 1) for found in self.raced)
 
     @cached_property
     def baseline(self) -> Point:
@@ -198,10 +208,12 @@ class SearchResult:
             "space": {"units": len(problem.space.units), "schemes": problem.space.size},
             "evaluations": len(run.evaluations),
             "cache_hits": len(run.cached),
+            "raced": len(self.raced),
             "report_evaluations": len(self.reported.evaluations) if self.reported else 0,
             "seconds": self.seconds,
             "work": run.work,
             "total_work": run.total_work,
+            "saved_work": self.saved_work,
             "baseline": self.baseline.to_dict(metric),
             "best": best,
             "miss": self.miss() if best is None else None,

@@ -12,6 +12,7 @@ from aiq._search_points import Figures, Point
 from aiq._search_result import SearchResult
 from aiq._views import duration
 from aiq.oracle import Metric
+from aiq.racing import ALPHA
 from aiq.report import Column, Report
 from roofline.units import number, percent, si
 
@@ -49,8 +50,8 @@ def _gain(result: SearchResult, best: Point) -> str:
         return f"{number(ratio)}x the arithmetic intensity, {after} against {before} FLOP/byte"
     if target == "latency":
         after, before = (si(p.latency_s, "s") for p in (best, start))
-        kind = result.hardware.rates_label
-        return f"{number(start.latency_s / best.latency_s)}x the speed, {after} against {before} (bound from {kind})"
+        kind = result.hardware.time_label
+        return f"{number(start.latency_s / best.latency_s)}x the speed, {after} against {before} ({kind})"
     after, before = (si(p.weight_bytes, "B") for p in (best, start))
     return f"{number(start.weight_bytes / best.weight_bytes)}x smaller weights, {after} against {before}"
 
@@ -161,6 +162,7 @@ def _notes(result: SearchResult, *, frontier: bool) -> list[str]:
         notes.append(
             f"{flips.measured} of the {flips.total} schemes that differ in one unit were measured, "
             f"{flips.better} of them better; {flips.settled} more cannot be better whatever their accuracy"
+            + (f", and {flips.open} were not measured" if flips.open else "")
         )
     if result.best and result.bound is not None and result.gap is not None:
         notes.append(
@@ -173,7 +175,8 @@ def _notes(result: SearchResult, *, frontier: bool) -> list[str]:
     if frontier:
         notes.append(
             "hull: in reach of a sweep over lambda; budget: only a limit finds it; flips: of the schemes that differ "
-            "in one unit, those measured + those that cannot be better whatever their accuracy"
+            "in one unit, those measured + those that cannot be better whatever their accuracy (than the best by what "
+            "is minimised, than others at less cost without more loss)"
         )
     count, hits = len(run.evaluations), len(run.cached)
     notes.append(
@@ -181,6 +184,8 @@ def _notes(result: SearchResult, *, frontier: bool) -> list[str]:
         f"{number(run.work)} whole evaluations in this run and {number(run.total_work)} in all; "
         f"{duration(result.seconds)}"
     )
+    if result.settings.race:
+        notes.append(_race_note(result))
     if run.findings and run.findings.note:
         notes.append(run.findings.note)
     low, high = result.baseline.figures.interval or (None, None)
@@ -221,6 +226,17 @@ def _minimised(result: SearchResult) -> str:
         return f"minimised: {what}, {', '.join([f'loss at most {number(problem.max_loss)} {unit}', *words])}"
     text = f"minimised: L = -{goal.lam:g} * gain ({goal.target}, {goal.normalise}) + {1 - goal.lam:g} * loss in {unit}"
     return ", ".join([text, *words])
+
+
+def _race_note(result: SearchResult) -> str:
+    """Say how many evaluations were cut short, what that saved, and how sure it is."""
+    limit = f"{number(result.problem.max_loss)} {result.problem.metric.unit}"
+    share = result.saved_work / (result.run.total_work + result.saved_work)
+    return (
+        f"racing cut {len(result.raced)} of them short and saved about {percent(share)} of the arithmetic: these lost "
+        f"more than {limit} on the examples run; one that loses no more on all of them is cut short with a probability "
+        f"of at most {ALPHA:g}"
+    )
 
 
 def _objective(result: SearchResult, value: float) -> str:

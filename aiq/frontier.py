@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +88,36 @@ def pareto_frontier(
     return Frontier(total_cost, total_loss, choices, lower_hull(total_cost, total_loss), growth - 1.0)
 
 
+def hull_frontier(costs: NDArray[np.float64], losses: NDArray[np.float64]) -> Frontier:
+    """Return the vertices of the lower-left convex hull of (cost, loss) over all choices: the supported points alone.
+
+    The hull of a sum of sets is the sum of their hulls: from the cheapest option of every layer on, the edges of the
+    layers' own hulls are taken one after another, the steepest first. Exact at any size, in O(L K log L K) steps.
+
+    Args:
+        costs: Cost of option k in layer l, [L, K].
+        losses: Loss of option k in layer l, [L, K].
+
+    Source: Sinha and Zoltners, "The multiple-choice knapsack problem", Operations Research 27 (1979), section 2.
+    """
+    edges: list[tuple[float, int, int]] = []
+    first = np.empty(len(costs), dtype=np.uint16)
+    for layer, (cost, loss) in enumerate(zip(costs, losses, strict=True)):
+        options = non_dominated(cost, loss)
+        options = options[lower_hull(cost[options], loss[options])]
+        slopes = np.maximum.accumulate(np.diff(loss[options]) / np.diff(cost[options]))
+        first[layer] = options[0]
+        edges += zip(slopes.tolist(), itertools.repeat(layer), options[1:].tolist(), strict=False)
+    choices = np.repeat(first[None], len(edges) + 1, axis=0)
+    for row, (_, layer, option) in enumerate(sorted(edges, key=operator.itemgetter(0)), start=1):
+        choices[row:, layer] = option
+    layers = np.arange(len(costs))
+    cost, loss = costs[layers, choices].sum(axis=1), losses[layers, choices].sum(axis=1)
+    kept = non_dominated(cost, loss)
+    kept = kept[lower_hull(cost[kept], loss[kept])]
+    return Frontier(cost[kept], loss[kept], choices[kept], np.ones(len(kept), dtype=bool), 0.0)
+
+
 def non_dominated(cost: NDArray[np.float64], loss: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return the indices of the points that no other beats in both coordinates, by increasing cost."""
     order = np.lexsort((loss, cost))
@@ -98,10 +130,10 @@ def _trim(keep: NDArray[np.intp], loss: NDArray[np.float64], max_states: int) ->
     """Keep the cheapest point of each band of loss; return the points and the factor between a band's ends."""
     values = loss[keep]
     positive = values[values > 0]
-    span = np.log(positive.max() / positive.min())
+    span = np.log(positive.max()) - np.log(positive.min())
     width = span / (max_states - 2)
     bands = np.full(len(values), -1)
-    bands[values > 0] = np.floor((np.log(values[values > 0] / positive.min())) / width).astype(int)
+    bands[values > 0] = np.floor((np.log(positive) - np.log(positive.min())) / width).astype(int)
     first = np.r_[True, bands[1:] != bands[:-1]]
     return keep[first], float(np.exp(width))
 

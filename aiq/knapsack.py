@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,13 +12,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aiq._program import Target, program
-from aiq.frontier import Frontier, pareto_frontier
+from aiq._program import SLACK, SolverLimitError, Target, program, within
+from aiq.frontier import MAX_STATES, Frontier, hull_frontier, pareto_frontier
 from roofline.errors import AIQError, InputError
 
 Method = Literal["auto", "dp", "milp"]
 Values = NDArray[np.float64]
-SLACK = 1e-9
+_FEW_STATES = 10_000
 _CUT_SHORT = "not proved optimal: the solver's limits left a gap"
 
 
@@ -139,7 +140,7 @@ def solve(
         max_loss: Most loss: then the cost in the first resource is minimised.
         allowed: Options that a unit may take, [U, K]; all by default.
         pairs: (u, k, v, m, loss) or (u, k, v, m, loss, costs by resource) that are added where both are chosen.
-        method: ``dp``, ``milp``, or ``auto``: ``dp`` where it applies.
+        method: ``dp``, ``milp``, or ``auto``: ``dp`` where it applies and stays small.
 
     Raises:
         InfeasibleError: No choice is within the limits.
@@ -158,15 +159,23 @@ def optimise(problem: Knapsack, *, max_loss: float | None = None, method: Method
         InputError: ``dp`` where it does not apply.
     """
     _check_method(problem, method)
+    short: Solution | None = None
     if method != "milp" and problem.additive:
-        found = _by_dominance(problem, max_loss)
-        if found is not None and (found.gap == 0 or method == "dp"):
-            return found
+        short = _by_dominance(problem, max_loss, MAX_STATES if method == "dp" else _FEW_STATES)
+        if short is not None and (short.gap == 0 or method == "dp"):
+            return short
     most = math.inf if max_loss is None else max_loss
-    by_program = _by_program(problem, Target(loss=1.0) if max_loss is None else Target(cost=1.0), most)
+    try:
+        by_program = _by_program(problem, Target(loss=1.0) if max_loss is None else Target(cost=1.0), most)
+    except SolverLimitError:
+        if short is None:
+            raise
+        return short
     if by_program is None:
         raise _infeasible(problem, most)
-    return by_program
+    if short is None or by_program.value <= short.value:
+        return by_program
+    return replace(short, bound=max(short.bound, by_program.bound))
 
 
 def best_schemes(
@@ -212,10 +221,12 @@ def best_schemes(
 def minimise(problem: Knapsack, curve: Callable[[float], float], weight: float = 1.0) -> Solution:
     """Return the choice that minimises ``curve(cost in the first resource) + weight · loss`` within the budgets.
 
-    The curve must rise with the cost and be concave, as −λ · F / B is in the bytes B. With one additive resource the
-    value of every non-dominated point is compared. Else the range of costs is branched on: over [a, b] the chord of a
-    concave curve lies below it, so a mixed-integer program with the chord in its place gives a bound and a choice; the
-    range is split at that choice's cost, where both chords are then exact, until nothing is left below the best choice.
+    The curve must not fall with the cost and must be concave, as −λ · F / B is in the bytes B. Then the least value is
+    reached at a vertex of the convex hull of (cost, loss), which one additive resource without a budget gives at once.
+    Else the range of costs is branched on: over [a, b] the chord of a concave curve lies below it, so the optimum of a
+    mixed-integer program with the chord in place of the curve is a bound. Outside of [a, b] the chord lies above the
+    curve: an optimum there is better than all within, and one within splits the range at its own cost, where both new
+    chords are exact; until no bound is left below the best choice.
 
     Args:
         problem: Costs, losses and limits.
@@ -228,15 +239,10 @@ def minimise(problem: Knapsack, curve: Callable[[float], float], weight: float =
     Source: for the branching on a concave term, Falk and Soland, "An algorithm for separable nonconvex programming
     problems", Management Science 15 (1969).
     """
-    if problem.additive:
-        points = frontier(problem)
-        if points.loss_gap == 0:
-            fine = _within(points.costs, problem.budgets[0])
-            if not fine.any():
-                raise _infeasible(problem)
-            values = np.array([curve(c) for c in points.costs.tolist()]) + weight * points.losses
-            values[~fine] = np.inf
-            return _point(problem, points, int(np.argmin(values)), float(values.min()), float(values.min()))
+    if problem.additive and math.isinf(problem.budgets[0]):
+        points = _over(problem, hull_frontier)
+        values = np.array([curve(cost) for cost in points.costs.tolist()]) + weight * points.losses
+        return _point(problem, points, int(values.argmin()), float(values.min()), float(values.min()))
     return _by_branching(problem, curve, weight)
 
 
@@ -247,28 +253,31 @@ def _by_branching(problem: Knapsack, curve: Callable[[float], float], weight: fl
     while True:
         for a, b in pending:
             slope = (curve(b) - curve(a)) / (b - a) if b > a else 0.0
-            found = _by_program(problem, Target(cost=slope, loss=weight), cost_range=(a, b))
+            found = _by_program(problem, Target(cost=slope, loss=weight))
             if found is None:
-                continue
+                raise _infeasible(problem)
             value = curve(found.cost) + weight * found.loss
             if best is None or value < best.value:
                 best = replace(found, value=value)
             order += 1
             heapq.heappush(queue, (found.bound + curve(a) - slope * a, order, a, b, found.cost))
-        if best is None:
-            raise _infeasible(problem)
-        if not queue or queue[0][0] >= best.value - SLACK * abs(best.value):
-            return replace(best, bound=best.value, status="optimal, by mixed-integer programs")
         floor, _, a, b, cost = heapq.heappop(queue)
+        assert best is not None
+        if floor >= best.value - SLACK * max(abs(best.value), weight * best.loss):
+            return replace(best, bound=best.value, status="optimal, by mixed-integer programs")
         if not a + SLACK * (b - a) < cost < b - SLACK * (b - a):
             return replace(best, bound=floor, status=_CUT_SHORT)
         pending = [(a, cost), (cost, b)]
 
 
-def frontier(problem: Knapsack, *, max_states: int | None = None) -> Frontier:
+def frontier(problem: Knapsack, *, max_states: int = MAX_STATES) -> Frontier:
     """Return the non-dominated (cost in the first resource, loss) of all allowed choices, budgets and pairs aside."""
+    return _over(problem, functools.partial(pareto_frontier, max_states=max_states))
+
+
+def _over(problem: Knapsack, found_by: Callable[[Values, Values], Frontier]) -> Frontier:
     costs, losses, first = without_gaps(problem.costs[0], problem.losses, problem.allowed)
-    found = pareto_frontier(costs, losses, **({} if max_states is None else {"max_states": max_states}))
+    found = found_by(costs, losses)
     rows = np.arange(len(costs))
     chosen = np.where(problem.allowed[rows, found.choices], found.choices, first).astype(np.uint16)
     return replace(found, choices=chosen)
@@ -362,11 +371,11 @@ def _check_method(problem: Knapsack, method: str) -> None:
         raise InputError("dp solves one additive resource without pairs. Next: choose auto or milp.")
 
 
-def _by_dominance(problem: Knapsack, max_loss: float | None) -> Solution | None:
+def _by_dominance(problem: Knapsack, max_loss: float | None, max_states: int) -> Solution | None:
     """Read the answer off the frontier; ``None`` where the frontier was cut short and may have lost it."""
-    points = frontier(problem)
+    points = frontier(problem, max_states=max_states)
     most = math.inf if max_loss is None else max_loss
-    fine = np.flatnonzero(_within(points.costs, problem.budgets[0]) & _within(points.losses, most))
+    fine = np.flatnonzero(within(points.costs, problem.budgets[0]) & within(points.losses, most))
     if not len(fine):
         if points.loss_gap:
             return None
@@ -374,7 +383,7 @@ def _by_dominance(problem: Knapsack, max_loss: float | None) -> Solution | None:
     if max_loss is None:
         loss = float(points.losses[fine[-1]])
         return _point(problem, points, int(fine[-1]), loss, loss / (1 + points.loss_gap))
-    reachable = np.flatnonzero(_within(points.losses, max_loss * (1 + points.loss_gap)))
+    reachable = np.flatnonzero(within(points.losses, max_loss * (1 + points.loss_gap)))
     return _point(problem, points, int(fine[0]), float(points.costs[fine[0]]), float(points.costs[reachable[0]]))
 
 
@@ -384,28 +393,13 @@ def _point(problem: Knapsack, points: Frontier, index: int, value: float, bound:
     return Solution(choice, costs, loss, value, bound, "optimal, by dominance" if bound == value else _CUT_SHORT)
 
 
-def _by_program(
-    problem: Knapsack, target: Target, max_loss: float = math.inf, cost_range: tuple[float, float] | None = None
-) -> Solution | None:
-    """Solve a mixed-integer program; choices that keep the limits only by the solver's tolerance are cut off."""
-    while True:
-        answer = program(problem, target, max_loss, cost_range)
-        if answer is None:
-            return None
-        costs, loss = problem.totals(answer.choice)
-        if _within(costs, problem.budgets).all() and _within(loss, max_loss):
-            break
-        problem = replace(problem, forbidden=(*problem.forbidden, (answer.choice, 1)))
-    value = target.cost * float(costs[0]) + target.loss * loss
-    proved = answer.bound >= value - SLACK * max(abs(value), target.cost * costs[0], target.loss * loss)
-    bound = value if proved else min(answer.bound, value)
-    return Solution(
-        answer.choice, costs, loss, value, bound, "optimal, by a mixed-integer program" if proved else _CUT_SHORT
-    )
-
-
-def _within(values: ArrayLike, limit: ArrayLike) -> Any:
-    return np.asarray(values) <= np.asarray(limit) + SLACK * np.abs(limit)
+def _by_program(problem: Knapsack, target: Target, max_loss: float = math.inf) -> Solution | None:
+    answer = program(problem, target, max_loss)
+    if answer is None:
+        return None
+    costs, loss = problem.totals(answer.choice)
+    status = "optimal, by a mixed-integer program" if answer.bound == answer.value else _CUT_SHORT
+    return Solution(answer.choice, costs, loss, answer.value, answer.bound, status)
 
 
 def _cost_range(problem: Knapsack) -> tuple[float, float]:

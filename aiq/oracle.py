@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aiq._model import Model
+    from aiq.racing import LossLimit
     from roofline import OpGraph, Scheme
 
 
@@ -49,7 +50,8 @@ class Evaluation:
     Attributes:
         value: The metric, in its own unit (accuracy as a fraction).
         stderr: Standard error of ``value`` over examples; ``None`` where the oracle cannot know.
-        n: Examples; 0 where there are none (a data-free oracle).
+        n: Examples; 0 where there are none (a data-free oracle); fewer than the baseline's where racing cut it short,
+            then the first so many.
         outcomes: One entry for each example, always in the same order, [n]: bool for right and wrong, or the float32
             contributions whose mean is ``value``. They pair any two schemes. ``None`` where the oracle has none.
         seconds: Wall-clock seconds of the evaluation.
@@ -65,6 +67,13 @@ class Evaluation:
     seconds: float = 0.0
     work: float = 1.0
     divergence: float | None = None
+
+    def first(self, n: int) -> Evaluation:
+        """Return what it says of its first n examples alone; itself where that is all that it has, or can tell."""
+        if self.outcomes is None or not 0 < n < self.n:
+            return self
+        outcomes = self.outcomes[:n]
+        return Evaluation(float(outcomes.mean(dtype=np.float64)), n=n, outcomes=outcomes)
 
 
 @runtime_checkable
@@ -108,6 +117,9 @@ class OracleContext:
         memory_bytes: Most memory for reused activations.
         timeout_s: Longest one evaluation may take, where the oracle can stop it.
         seed: Seeds whatever the oracle draws.
+        race: Limit on the loss beyond which an evaluation may stop early (see :func:`aiq.racing.hopeless`); ``None``
+            for whole evaluations. An oracle that honours it has an attribute ``races = True``, and the limit in its
+            fingerprint where there is one.
     """
 
     model: Model
@@ -118,6 +130,7 @@ class OracleContext:
     memory_bytes: int = 2 * 2**30
     timeout_s: float | None = None
     seed: int = 0
+    race: LossLimit | None = None
 
 
 class OracleFactory(Protocol):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aiq.objective import Objective
 from aiq.oracle import Evaluation, Metric
+from aiq.racing import LossLimit, allowance
 from aiq.space import Choice, Space
 from roofline.errors import InputError
 from roofline.table import SchemeScores
@@ -50,6 +51,11 @@ class Constraints:
         """Whether the accuracy loss is bounded."""
         return self.max_loss is not None or self.max_relative_loss is not None
 
+    @property
+    def loss_limit(self) -> LossLimit:
+        """Both limits on the accuracy loss."""
+        return LossLimit(self.max_loss, self.max_relative_loss)
+
     def affordable(self, scores: SchemeScores) -> NDArray[np.bool_]:
         """Tell which schemes respect the limits on cost, [S]."""
         fine = np.ones(len(scores.bytes), dtype=bool)
@@ -80,24 +86,22 @@ class Problem:
     metric: Metric
     baseline: Evaluation
 
+    def drop(self, evaluation: Evaluation) -> float:
+        """Return how much worse than the baseline it is on the same examples, in the metric's unit; below 0 a gain."""
+        return self.metric.drop(self.baseline.first(evaluation.n).value, evaluation.value)
+
     def loss(self, evaluation: Evaluation) -> float:
         """Return the accuracy loss, at least 0: doing better than the baseline is noise and buys nothing."""
-        return max(self.metric.drop(self.baseline.value, evaluation.value), 0.0)
+        return max(self.drop(evaluation), 0.0)
 
     @cached_property
     def max_loss(self) -> float:
         """Largest accuracy loss that the constraints allow; infinity where they set none."""
-        c = self.constraints
-        limits = [np.inf]
-        if c.max_loss is not None:
-            limits.append(c.max_loss)
-        if c.max_relative_loss is not None:
-            limits.append(c.max_relative_loss * self.metric.scale * abs(self.baseline.value))
-        return min(limits)
+        return self.constraints.loss_limit.of(self.metric, self.baseline.value)
 
     def allows(self, losses: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which accuracy losses the constraints allow, [S]; 100 · (0.92 − 0.91), a hair above 1, counts as 1."""
-        return losses <= self.max_loss * (1 + _ROUNDING) + _ROUNDING
+        return losses <= allowance(self.max_loss)
 
     @cached_property
     def ends(self) -> tuple[float, float]:

@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiq._cases import option_mask, unit_costs
-from aiq.frontier import pareto_frontier
+from aiq.frontier import hull_frontier
 from aiq.knapsack import without_gaps
 from aiq.problem import Problem
 from aiq.space import Choice
-
-_STATES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +115,8 @@ def _edge_price(problem: Problem, predicted: NDArray[np.float64], costs: NDArray
     if not allowed.any(axis=1).all():
         return None
     full_costs, full_losses, _ = without_gaps(costs, np.where(allowed, np.maximum(predicted, 0.0), 0.0), allowed)
-    points = pareto_frontier(full_costs, full_losses, max_states=_STATES)
-    cost, loss = points.costs[points.supported], points.losses[points.supported]
+    points = hull_frontier(full_costs, full_losses)
+    cost, loss = points.costs, points.losses
     after = int((loss > problem.max_loss).sum())
     if after == 0 or after == len(loss):
         return None

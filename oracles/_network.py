@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -56,17 +57,21 @@ class Network:
         check_finite(logits)
         return logits
 
-    def run(self, scheme: Scheme) -> Outputs:
+    def run(self, scheme: Scheme, enough: Callable[[torch.Tensor], bool] | None = None) -> Outputs:
         """Return the outputs of a scheme.
+
+        Args:
+            scheme: Formats of the layers.
+            enough: Given the outputs of each batch, says whether to stop there; by default all examples are run.
 
         Raises:
             OracleError: They hold NaN or infinity.
         """
         reference = self.float_logits
         started = time.perf_counter()
-        logits, work = self.evaluator.run(scheme)
+        logits, work = self.evaluator.run(scheme, enough)
         check_finite(logits, scheme)
-        return Outputs(logits, divergences(reference, logits), work, time.perf_counter() - started)
+        return Outputs(logits, divergences(reference[: len(logits)], logits), work, time.perf_counter() - started)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roofline._plot_canvas import frame, image, new_figure
 from roofline._plot_data import FAMILIES, View, check, limits, view
 from roofline._plot_layout import CROWDED, LINE, TEXT, Page, on_line
 from roofline._plot_style import COMPUTE, FAINT, INK, MARKERS, SIDE_INCHES, Style, dark, draw_legends
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".svg", ".png")
 
 _SIZE = (10.0, 6.2)
-_DPI = 160
 _ALONG = (0.5, 0.45, 0.4, 0.35, 0.55, 0.6, 0.3, 0.65, 0.25, 0.7, 0.2, 0.75, 0.15, 0.8, 0.1, 0.9)
 _FROM_RIGHT = tuple(1 - i / 20 for i in range(21))
 
@@ -100,14 +99,8 @@ def save(
     target = Path(path)
     _check_path(target)
     check(estimate, level, label_top, measured)
-    from matplotlib import rc_context
-
-    kind = target.suffix.lower()[1:]
-    metadata: dict[str, Any] = {"Date": None, "Creator": "aiq"} if kind == "svg" else {"Software": "aiq"}
-    with rc_context({"svg.hashsalt": "aiq", "svg.fonttype": "path", "savefig.bbox": None}), io.BytesIO() as buffer:
-        figure = plot(estimate, level=level, label_top=label_top, measured=measured).figure
-        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)  # type: ignore[union-attr]
-        content = buffer.getvalue()
+    figure: Any = plot(estimate, level=level, label_top=label_top, measured=measured).figure
+    content = image(figure, target.suffix.lower()[1:])
     try:
         target.write_bytes(content)
     except OSError as error:
@@ -135,15 +128,10 @@ def _unwritable(path: Path, why: str) -> InputError:
 
 
 def _new_axes(notes: int) -> Axes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
     width, height = _SIZE
     left, bottom, top = 0.82, 0.66 + 0.17 * notes, 0.78
     box = (left / width, bottom / height, (width - left - SIDE_INCHES) / width, (height - bottom - top) / height)
-    return figure.add_axes(box)
+    return new_figure(width, height).add_axes(box)
 
 
 def _frame(ax: Axes, shown: View) -> None:
@@ -151,12 +139,7 @@ def _frame(ax: Axes, shown: View) -> None:
 
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_axisbelow(True)
-    ax.grid(visible=True, which="major", color="#E8E8E8", linewidth=0.7)
-    ax.tick_params(which="both", labelsize=9.5, color=FAINT, labelcolor=INK)
-    for side, spine in ax.spines.items():
-        spine.set_visible(side in {"left", "bottom"})
-        spine.set_color(FAINT)
+    frame(ax)
     ticks: tuple[tuple[Any, Callable[[float], str]], ...] = ((ax.xaxis, _tick), (ax.yaxis, lambda v: si(v, digits=1)))
     for axis, text in ticks:
         axis.set_major_locator(LogLocator(numticks=12))

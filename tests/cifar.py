@@ -1,9 +1,8 @@
-"""Small made-up CIFAR-10 in every form that it is kept in, and where the real one is."""
+"""Small made-up CIFAR-10 in every form that it is kept in, and the report split of the real one."""
 
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import struct
 import tarfile
@@ -12,13 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from aiq.data import Split, load_cifar10
+from tests.real_data import real
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-REAL = Path(os.environ.get("AIQ_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
 BATCHES = "cifar-10-batches-py"
 
 
@@ -33,13 +31,6 @@ def images(per_class: int, seed: int) -> Images:
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(10), per_class)
     return Images(random.integers(0, 256, (10 * per_class, 32, 32, 3), dtype=np.uint8), labels)
-
-
-def real(name: str) -> Path:
-    path = REAL / name
-    if not path.exists():
-        pytest.skip(f"no {name} in the data folder; set AIQ_DATA_DIR to the folder that holds it")
-    return path
 
 
 @cache

@@ -1,7 +1,8 @@
-"""Fixtures that several files of tests use: an empty working directory, and the estimates behind the figures."""
+"""Fixtures of several files of tests: an empty working directory, an empty cache, the estimates behind the figures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import roofline
 from aiq import zoo
+from aiq.cache import EvaluationStore, open_store
 from tests.drawing import t4
 
 
@@ -16,6 +18,12 @@ from tests.drawing import t4
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def store() -> Iterator[EvaluationStore]:
+    with open_store("none") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

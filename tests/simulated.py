@@ -17,6 +17,7 @@ from aiq.problem import Constraints, Problem
 from aiq.space import Choice, Space, make_space
 from aiq.strategy import Findings, Strategy
 from roofline import CostTable, LayerPrecision
+from tests.searches import drive
 
 ACCURACY = Metric("accuracy", "points", higher_is_better=True, scale=100.0)
 FORMATS = ("keep", "w8a8", "w4a4")
@@ -98,17 +99,8 @@ class Simulated:
 
 def follow(strategy: Strategy, problem: Problem, truth: Simulated) -> tuple[dict[Choice, Evaluation], Findings]:
     """Drive a strategy to its end; return everything measured, and its findings."""
-    measured = {problem.space.start: problem.baseline}
-    steps = strategy.steps(problem)
-    answer = None
-    while True:
-        try:
-            choice = steps.send(answer)  # type: ignore[arg-type]
-        except StopIteration as end:
-            return measured, end.value
-        if choice not in measured:
-            measured[choice] = truth.measure(choice)
-        answer = measured[choice]
+    measured, _, findings = drive(strategy, problem, truth.measure)
+    return measured, findings
 
 
 def hypervolume(merits: NDArray[np.float64], losses: NDArray[np.float64], least: float, most: float) -> float:

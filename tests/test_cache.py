@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -24,12 +23,6 @@ from tests.evaluations import ACCURACY, FINGERPRINT, ToyOracle, evaluation, reco
 from tests.machines import FLAT, Fn, zoo_graph
 
 DIGEST = fingerprint_digest(FINGERPRINT)
-
-
-@pytest.fixture
-def store() -> Iterator[EvaluationStore]:
-    with open_store("none") as opened:
-        yield opened
 
 
 def cached(oracle: ToyOracle, store: EvaluationStore) -> CachedOracle:

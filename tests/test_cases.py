@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from aiq.objective import Objective
 from aiq.oracle import Evaluation
 from aiq.problem import Constraints, Problem
 from aiq.strategies._candidates import candidates, optimum, whole_space
-from tests.simulated import ACCURACY, space_of
+from tests.simulated import ACCURACY, hypervolume, space_of
 
 FORMATS = ("keep", "w8a8", "w4", "w4a4")
 PLAIN, EDGES, LEVELS = ("t4", "paper"), ("t4", "unfused"), ("xeon-icelake-2vcpu", "fused")
@@ -98,13 +99,34 @@ def test_cases_price_schemes_as_the_table_does(name: str) -> None:
 def test_ties_and_kept_layers_are_part_of_the_cost() -> None:
     from aiq.space import make_space
 
-    table = problem_of("transitions").space.table
-    space = make_space(table, ties=[["layer1.*"]], keep=["linear", "layer2.0.conv1"])
+    rng = np.random.default_rng(0)
+    table = copy.copy(problem_of("transitions").space.table)
+    lopsided = rng.random((len(FORMATS), len(FORMATS))) * (1 - np.eye(len(FORMATS)))
+    table._edges = [(a, b, moved * lopsided, seconds) for a, b, moved, seconds in table._edges]
+    space = make_space(table, ties=[["layer1.*"]], keep=["linear", "layer2.0.*"])
     problem = replace(problem_of("transitions"), space=space)
+    owner = [
+        next((u for u, unit in enumerate(space.units) if i in unit.layers), None) for i in range(len(table.layers))
+    ]
+    ends = {(owner[a] is None, owner[b] is None, owner[a] == owner[b]) for a, b, *_ in table.transitions}
+    assert ends == {(True, False, False), (False, True, False), (True, True, True), (False,) * 3, (False, False, True)}
     (case,) = cases(problem, losses_of(problem, 0))
     choices = every(problem)[::7]
     found = [case.totals(choice)[0][0] for choice in choices.tolist()]
     np.testing.assert_allclose(found, problem.costs(choices), rtol=1e-12)
+
+
+def test_a_latency_that_only_the_inner_memory_allows() -> None:
+    problem = problem_of("levels, bounded latency")
+    choices = every(problem)
+    scores = problem.space.score(choices)
+    levels = np.array([problem.space.table.weight_level(weights) for weights in scores.weight_bytes])
+    outer, inner = (scores.latency_s[levels == level].min() for level in problem.space.table.levels)
+    assert inner < outer
+    tight = replace(problem, constraints=Constraints(max_latency_s=(inner + outer) / 2))
+    losses = losses_of(problem, 0)
+    values = tight.values(choices, losses[np.arange(choices.shape[1]), choices].sum(axis=1))
+    assert optimum(tight, losses).value == pytest.approx(values.min(), rel=1e-9)
 
 
 def test_unit_costs_add_up_where_nothing_is_fixed() -> None:
@@ -137,6 +159,36 @@ def test_candidates_are_affordable_options_of_their_units_and_hold_the_optimum(n
     total = losses[np.arange(found.shape[1]), found].sum(axis=1)
     assert problem.values(found, total).min() == pytest.approx(best.value, rel=1e-9)
     assert len(np.unique(found, axis=0)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "least"), [("levels, bounded latency", 1, 0.9999), ("transitions, latency", 0, 0.7)]
+)
+def test_candidates_trace_the_whole_trade_off(name: str, seed: int, least: float) -> None:
+    """A second limit needs prices on it; conversions make schemes of one activation format worth a look."""
+    problem = problem_of(name, groups=6)
+    losses = losses_of(problem, seed)
+    shares = []
+    for choices in (candidates(problem, losses, []), every(problem)):
+        fine = choices[problem.constraints.affordable(problem.space.score(choices))]
+        shares.append((problem.merits(fine), losses[np.arange(fine.shape[1]), fine].sum(axis=1)))
+    ends = shares[1][0].min(), 1.01 * shares[1][1].max()
+    reached, whole = (hypervolume(*share, *ends) for share in shares)
+    assert reached >= least * whole
+    assert len(shares[0][0]) < 0.05 * len(shares[1][0])
+
+
+def test_every_change_of_one_unit_is_a_candidate() -> None:
+    problem = problem_of("bounded memory", groups=9)
+    near = (3, 2, 3, 2, 3, 2, 3, 2, 3)
+    flips = [(*near[:u], k, *near[u + 1 :]) for u in range(9) for k in range(4)]
+    limit = float(np.median(problem.space.score(flips).weight_bytes))
+    problem = replace(problem, constraints=Constraints(max_weight_bytes=limit))
+    fine = problem.constraints.affordable(problem.space.score(flips))
+    found = set(map(tuple, candidates(problem, losses_of(problem, 0), [near]).tolist()))
+    assert 0 < fine.sum() < len(flips)
+    assert found.issuperset(flip for flip, mark in zip(flips, fine, strict=True) if mark)
+    assert found.isdisjoint(flip for flip, mark in zip(flips, fine, strict=True) if not mark)
 
 
 def test_small_spaces_are_listed_whole() -> None:

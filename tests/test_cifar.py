@@ -22,12 +22,12 @@ from tests.cifar import (
     images,
     jpeg_report,
     python2_pickle,
-    real,
     write_batches,
     write_folders,
     write_npz,
     write_tar,
 )
+from tests.real_data import real
 
 TRAIN, TEST = images(50, seed=1), images(3, seed=2)
 SIZES = {"train": 450, "calibration": 10, "search": 40, "report": 30}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 from aiq.knapsack import InfeasibleError
 from aiq.objective import Objective
@@ -17,7 +19,6 @@ from aiq.space import Choice
 from aiq.strategies import Coordinate, Exact, Random
 from aiq.strategies._sensitivity import fit
 from aiq.strategy import Findings, Strategy
-from aiq.testing import check_strategy
 from roofline.errors import InputError
 from tests.simulated import Simulated, follow, hypervolume, space_of
 
@@ -80,11 +81,6 @@ def test_better_than_coordinate_descent_on_a_space_too_large_to_list(seed: int) 
         else:
             assert len(measured) > 60
     assert values[0] <= values[1]
-
-
-def test_it_keeps_the_contract() -> None:
-    check_strategy(Exact)
-    check_strategy(lambda: Exact(max_evaluations=25, frontier=False))
 
 
 class Additive(Simulated):
@@ -152,6 +148,22 @@ def test_limits_that_no_scheme_is_predicted_to_meet_end_the_search() -> None:
     assert len(measured) < 30
     assert findings.bound is None
     assert findings.note.endswith("; under the model of accuracy no scheme meets the constraints")
+
+
+def test_a_solver_that_gives_up_leaves_the_search_without_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The float model is too large here, so that nobody knows at the start whether anything fits."""
+
+    def gives_up(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(status=1, x=None, message="Node limit reached.", mip_dual_bound=None)
+
+    monkeypatch.setattr(scipy.optimize, "milp", gives_up)
+    truth = simulated(0)
+    problem = truth.problem(constraints=Constraints(max_weight_bytes=60_000.0, min_intensity=20.0))
+    assert not problem.constraints.affordable(problem.space.score([problem.space.start]))[0]
+    measured, findings = follow(Exact(max_evaluations=30, frontier=False), problem, truth)
+    assert np.isfinite(problem.values(list(measured), [problem.loss(e) for e in measured.values()])).any()
+    assert findings.bound is None
+    assert "; without a bound, since the mixed-integer solver gave up: Node limit reached. Next: " in findings.note
 
 
 def test_the_objective_alone_takes_fewer_evaluations() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aiq.frontier import Frontier, pareto_frontier
+from aiq.frontier import Frontier, hull_frontier, pareto_frontier
 from roofline.errors import InputError
 
 Table = NDArray[np.float64]
@@ -85,6 +85,28 @@ def test_trimming_stays_within_its_gap(instance: tuple[Table, Table], max_states
         assert reached.min() <= loss * (1 + frontier.loss_gap) * (1 + 1e-9)
 
 
+@given(instances())
+@settings(max_examples=100, deadline=None)
+def test_the_hull_alone_is_the_supported_points(instance: tuple[Table, Table]) -> None:
+    frontier, hull = pareto_frontier(*instance), hull_frontier(*instance)
+    assert hull.costs.tolist() == frontier.costs[frontier.supported].tolist()
+    assert hull.losses.tolist() == frontier.losses[frontier.supported].tolist()
+    check_choices(hull, *instance)
+    assert hull.supported.all()
+    assert hull.loss_gap == 0.0
+
+
+def test_losses_of_all_sizes_are_trimmed() -> None:
+    rng = np.random.default_rng(0)
+    costs, losses = rng.random((12, 4)), rng.random((12, 4))
+    costs[:, 0], losses[:, 0] = 2.0, 1e-200
+    costs[0, 1], losses[0, 1] = 0.0, 1e150
+    with np.errstate(all="raise"):
+        trimmed = pareto_frontier(costs, losses, max_states=20)
+    assert len(trimmed.costs) <= 20
+    assert 1.0 < trimmed.loss_gap < np.inf
+
+
 def test_trimming_happens_and_is_admitted() -> None:
     rng = np.random.default_rng(0)
     costs, losses = rng.random((12, 4)), rng.random((12, 4))
@@ -112,6 +134,14 @@ def test_by_hand() -> None:
     assert frontier.choices.tolist() == [[1, 1], [0, 1], [1, 0], [0, 0]]
     # (9, 10) lies above the chord from (5, 11) to (10, 1): no λ picks it
     assert frontier.supported.tolist() == [True, False, True, True]
+
+
+def test_points_on_an_edge_of_the_hull_are_no_vertices() -> None:
+    costs, losses = np.array([[2.0, 1.0, 0.0]] * 2), np.array([[0.0, 1.0, 2.0]] * 2)
+    frontier, hull = pareto_frontier(costs, losses), hull_frontier(costs, losses)
+    assert frontier.costs.tolist() == [0, 1, 2, 3, 4]
+    assert frontier.supported.tolist() == [True, False, False, False, True]
+    assert hull.costs.tolist() == [0, 4]
 
 
 @pytest.mark.parametrize(

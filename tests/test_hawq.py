@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from aiq.knapsack import solve
+from tests.real_data import real
 
 BITS = (8, 4)
 BEATEN = "bit_config_resnet50_modelsize_0.25"
@@ -23,15 +22,11 @@ NAMES = [
     for kind in KINDS
     for level in (0.75, 0.5, 0.25)
 ]
-DATA = Path(os.environ.get("AIQ_DATA_DIR", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 @cache
 def published() -> dict[str, Any]:
-    path = DATA / "hawq_v3_ilp_cases.json"
-    if not path.exists():
-        pytest.skip(f"the HAWQ-V3 cases are not in {DATA}; AIQ_DATA_DIR names their folder")
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    found: dict[str, Any] = json.loads(real("hawq_v3_ilp_cases.json").read_text("utf-8"))
     return found
 
 

@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 
 from aiq import knapsack
-from aiq.frontier import pareto_frontier
 from aiq.knapsack import InfeasibleError, Knapsack, best_schemes, make, minimise, optimise, solve
 from roofline.errors import AIQError, InputError
 
@@ -80,14 +79,20 @@ KINDS = {
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-def same(call: Callable[[], knapsack.Solution], given: Instance, expected: float | None) -> None:
+def same(
+    call: Callable[[], knapsack.Solution],
+    given: Instance,
+    expected: float | None,
+    worth: Callable[[knapsack.Solution], float],
+) -> None:
     """Check value, proof and figures of a solution; ``None`` stands for nothing within the limits."""
     if expected is None:
         with pytest.raises(InfeasibleError):
             call()
         return
     found = call()
-    assert found.value == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    for value in (found.value, worth(found)):
+        assert value == pytest.approx(expected, rel=1e-12, abs=1e-12)
     assert (found.bound, found.gap) == (found.value, 0.0)
     assert found.status.startswith("optimal")
     costs, loss = given.totals(found.choice)
@@ -104,7 +109,7 @@ def test_least_loss_is_that_of_brute_force(kind: str, seed: int) -> None:
     best = min((loss for _, loss, _ in given.feasible()), default=None)
     methods = ("auto", "dp", "milp") if kind == "one resource" else ("auto",)
     for method in methods:
-        same(lambda method=method: optimise(given.problem, method=method), given, best)
+        same(functools.partial(optimise, given.problem, method=method), given, best, lambda s: s.loss)
 
 
 @kinds
@@ -115,7 +120,8 @@ def test_least_cost_is_that_of_brute_force(kind: str, seed: int) -> None:
     best = min((float(costs[0]) for costs, _, _ in given.feasible(limit)), default=None)
     methods = ("auto", "dp", "milp") if kind == "one resource" else ("auto",)
     for method in methods:
-        same(lambda method=method: optimise(given.problem, max_loss=limit, method=method), given, best)
+        solved = functools.partial(optimise, given.problem, max_loss=limit, method=method)
+        same(solved, given, best, lambda s: s.cost)
 
 
 @kinds
@@ -127,10 +133,32 @@ def test_a_concave_objective_is_minimised_exactly(kind: str, seed: int) -> None:
         return -100.0 / (cost + 5.0)
 
     best = min((curve(float(costs[0])) + 0.3 * loss for costs, loss, _ in given.feasible()), default=None)
-    same(lambda: minimise(given.problem, curve, 0.3), given, best)
+
+    def worth(solution: knapsack.Solution) -> float:
+        return curve(solution.cost) + 0.3 * solution.loss
+
+    same(lambda: minimise(given.problem, curve, 0.3), given, best, worth)
     if kind == "one resource":
         branched = replace(given.problem, forbidden=(((0,) * len(given.losses), 0),))  # forbids nothing
-        same(lambda: minimise(branched, curve, 0.3), given, best)
+        same(lambda: minimise(branched, curve, 0.3), given, best, worth)
+
+
+@pytest.mark.parametrize(
+    ("costs", "losses", "first", "best"),
+    [([0, 5, 9, 10], [200, 20, 0, 200], 5, 9), ([0, 1, 2, 10], [200, 13, 0, 200], 2, 1)],
+)
+def test_the_best_choice_may_lie_on_either_side_of_the_first(
+    costs: list[int], losses: list[int], first: int, best: int
+) -> None:
+    """The chord over [0, 10] is lowest at ``first``, where the range is split; the curve itself at ``best``."""
+    curve = [-100 / (cost + 1) for cost in costs]
+    chord = [curve[0] + (curve[-1] - curve[0]) / 10 * cost for cost in costs]
+    for values, lowest in ((chord, first), (curve, best)):
+        assert costs[int(np.argmin(np.add(values, losses)))] == lowest
+    free = make([costs], [losses])
+    for problem in (free, replace(free, forbidden=(((0,), 0),))):
+        found = minimise(problem, lambda cost: -100 / (cost + 1))
+        assert (found.cost, found.gap) == (best, 0.0)
 
 
 @kinds
@@ -203,7 +231,8 @@ def test_a_frontier_cut_short_is_admitted_or_left_to_the_other_solver(monkeypatc
     rng = np.random.default_rng(0)
     costs, losses = rng.random((10, 4)), rng.random((10, 4))
     exact = solve(costs, losses, 5.0)
-    monkeypatch.setattr(knapsack, "pareto_frontier", functools.partial(pareto_frontier, max_states=12))
+    monkeypatch.setattr(knapsack, "MAX_STATES", 12)
+    monkeypatch.setattr(knapsack, "_FEW_STATES", 12)
     short = solve(costs, losses, 5.0, method="dp")
     assert short.bound <= exact.loss <= short.loss
     assert short.gap > 0

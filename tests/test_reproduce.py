@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +23,10 @@ from aiq.report import render
 from aiq.stats import paired_difference, wilson_interval
 from roofline import Scheme, estimate
 from roofline.errors import AIQError, InputError, UnknownNameError
+from tests.real_data import REAL
 from tests.reproducing import IMAGES, FakeOracle, failing, fake, run, weights
 
-DATA = Path(os.environ.get("AIQ_DATA_DIR", Path(__file__).resolve().parents[2] / "shared" / "data"))
 PAPER_INTENSITIES = {"FP32": ("fp32", 29.85), "INT8": ("w8", 42.30), "INT4": ("w4", 45.46)}
-
-
-@pytest.fixture
-def store() -> Iterator[EvaluationStore]:
-    with open_store("none") as opened:
-        yield opened
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -353,10 +345,10 @@ def test_small_statistics() -> None:
     assert rank_correlation([1, 2, 3], [5, 5, 5]).text == "constant"
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no data at {DATA}: set AIQ_DATA_DIR")
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no data at {REAL}: set AIQ_DATA_DIR")
 def test_a_quick_look_at_the_real_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiq.quantize._simulate.CALIBRATION_EXAMPLES", 8)
-    settings = ReproduceSettings(data=DATA, out=tmp_path, limit=16, quantizer="paper", cache="none")
+    settings = ReproduceSettings(data=REAL, out=tmp_path, limit=16, quantizer="paper", cache="none")
     found = reproduce("case-study", settings)
     first = rows(tmp_path / "layers.csv")[0]
     assert first["n"] == "16" and float(first["accuracy"]) > 50

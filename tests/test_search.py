@@ -15,10 +15,10 @@ import hardware_specs
 from aiq import SearchResult, search
 from aiq._driver import Budget
 from aiq._search import REPORTED_POINTS, dry_run
-from aiq._search_points import Figures, frontier_choices, single_flips
+from aiq._search_points import Figures, Flips, count_flips, frontier_choices, single_flips
 from aiq.objective import Objective
 from aiq.oracle import Evaluation, Metric, OracleContext, OracleError
-from aiq.problem import Constraints, Problem
+from aiq.problem import Constraints
 from aiq.stats import paired_difference, wilson_interval
 from aiq.strategy import Findings
 from roofline import Scheme, estimate
@@ -117,31 +117,49 @@ def test_what_is_off_the_hull_is_best_for_no_lambda() -> None:
 
 
 def test_one_flip_optimality_counts_what_was_measured() -> None:
-    full = everything().best
-    assert full is not None
-    assert (full.flips.total, full.flips.measured, full.flips.better) == (12, 12, 0)
-    space = digits_space()
-    around = [(k, *space.start[1:]) for k in (1, 2)]
-    some = found(strategy=Listed(around), report_split=None).baseline.flips
-    assert (some.total, some.measured) == (12, 2)
-    values = dict(zip(everything().run.evaluations, everything().run.values, strict=True))
-    assert some.better == sum(values[c] < values[space.start] for c in around)
+    """Of the best by the objective, of any other by less cost without more loss, so that no frontier point has any."""
+    result = everything()
+    run = result.run
+    assert result.best is not None
+    assert (result.best.flips.total, result.best.flips.measured, result.best.flips.better) == (12, 12, 0)
+    assert {point.flips.better for point in result.frontier} == {0}
+    costs = dict(zip(run.evaluations, run.problem.costs(list(run.evaluations)), strict=True))
+    losses = dict(zip(run.evaluations, run.losses, strict=True))
+    counts = set()
+    for choice in list(run.evaluations)[::5]:
+        flips = single_flips(run.problem.space, choice)
+        better = sum(costs[c] < costs[choice] and losses[c] <= losses[choice] for c in flips)
+        assert count_flips(run, choice) == Flips(12, 12, 0, better)
+        counts.add(better)
+    assert len(counts) > 2
 
 
-def _cost(problem: Problem, unit: int, option: int) -> float:
-    start = problem.space.start
-    return float(problem.costs([(*start[:unit], option, *start[unit + 1 :])])[0])
-
-
-def test_flips_that_cost_more_are_settled_unmeasured() -> None:
+@pytest.mark.parametrize("limit", [100.0, 0.0])
+def test_flips_that_cost_more_are_settled_unmeasured(limit: float) -> None:
+    """With a limit of 0 points on the loss the measured schemes break it, and only the float model is left as best."""
     problem = everything().problem
-    cheapest = tuple(
-        min(unit.options, key=lambda k, u=u: _cost(problem, u, k)) for u, unit in enumerate(problem.space.units)
-    )
-    result = found(strategy=Listed([cheapest]), report_split=None, objective=Objective(lam=1.0))
-    point = next(p for p in (*result.frontier, result.baseline) if p.choice == cheapest)
-    assert (point.flips.measured, point.flips.settled) == (0, point.flips.total)
+    space = problem.space
+    choices = [(1, 1, 1, 1), (1, 2, 1, 1)]
+    result = found(strategy=Listed(choices), report_split=None, constraints=Constraints(max_loss=limit))
+    assert result.best is not None
+    assert result.best.choice == (choices[1] if limit else space.start)
+    flips = single_flips(space, choices[0])
+    dearer = int((problem.costs(flips) >= problem.costs(choices[:1])).sum())
+    told = result.point(choices[0]).flips
+    assert 0 < dearer < 11
+    assert (told.total, told.measured, told.settled, told.open) == (12, 1, dearer, 11 - dearer)
     assert result.baseline.flips.settled == 0
+
+
+def test_flips_of_the_best_are_settled_by_the_objective() -> None:
+    """At λ = 1 only cost counts; at λ = 0 a scheme without loss cannot be beaten."""
+    space = everything().problem.space
+    cheapest = min(everything().run.evaluations, key=lambda c: float(everything().problem.costs([c])[0]))
+    for choice, lam in ((cheapest, 1.0), (space.start, 0.0)):
+        best = found(strategy=Listed([choice]), report_split=None, objective=Objective(lam=lam)).best
+        assert best is not None
+        assert best.choice == choice
+        assert (best.flips.measured, best.flips.settled, best.flips.open) == (0, 12, 0)
 
 
 def test_the_report_split_is_asked_for_little() -> None:
@@ -302,10 +320,12 @@ def test_the_json_is_complete() -> None:
             "space",
             "evaluations",
             "cache_hits",
+            "raced",
             "report_evaluations",
             "seconds",
             "work",
             "total_work",
+            "saved_work",
             "baseline",
         ),
         *("best", "miss", "frontier", "uniform", "stopped", "findings", "assumptions", "provenance"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aiq import _search_command
+from aiq import _ticker
 from aiq._search_views import search_report
 from aiq.objective import Objective
 from aiq.oracle import OracleContext, OracleError
@@ -260,7 +260,7 @@ def test_a_baseline_that_fails_is_refused(broken: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("broken")
 def test_progress_is_lines_on_stderr_and_never_on_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = run(*SEARCH, *FAKE, "--format", "csv")
-    monkeypatch.setattr(_search_command, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(_ticker, "_LINE_EVERY_S", 0.0)
     code, out, err = run(*SEARCH, *FAKE, "--format", "csv")
     assert (code, out, quiet.err) == (0, quiet.out, "")
     lines = err.splitlines()
@@ -278,7 +278,7 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_progress_is_one_line_that_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     import cli
 
-    monkeypatch.setattr(_search_command, "_UPDATE_EVERY_S", 0.0)
+    monkeypatch.setattr(_ticker, "_UPDATE_EVERY_S", 0.0)
     monkeypatch.setattr(sys, "argv", ["aiq", *SEARCH, *FAKE])
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     terminal = Terminal()

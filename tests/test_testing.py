@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from aiq import strategies
 from aiq.objective import Objective
 from aiq.oracle import Evaluation, Metric, OracleContext
 from aiq.problem import Constraints, Problem
@@ -26,7 +27,14 @@ from roofline import LayerPrecision, Scheme
 from roofline.errors import AIQError, InputError
 from roofline.estimate import resolve
 
-BUILT_IN = ("greedy", "coordinate", "exhaustive", "random:count=9,seed=4", "nsga2:evaluations=9,population=4")
+BUILT_IN = (
+    *("exact", "exact:max_evaluations=25,frontier=false", "greedy", "coordinate", "exhaustive"),
+    *("random:count=9,seed=4", "nsga2:evaluations=9,population=4"),
+)
+
+
+def test_no_built_in_strategy_is_left_out() -> None:
+    assert {load_strategy(text).name for text in BUILT_IN} == {getattr(strategies, n).name for n in strategies.__all__}
 
 
 @pytest.mark.parametrize("text", BUILT_IN)
@@ -108,9 +116,7 @@ class DrawsGlobally(Walk):
 
 class DrawsGloballyFromNumpy(Walk):
     def choices(self, problem: Problem) -> Iterator[Any]:
-        every = list(super().choices(problem))
-        for place in np.random.permutation(len(every)):
-            yield every[place]
+        yield from map(tuple, np.random.permutation(list(super().choices(problem))).tolist())
 
 
 class Remembers(Walk):
@@ -141,22 +147,19 @@ class LooksAtTheWork(Walk):
 
 class WillNotClose(Walk):
     def steps(self, problem: Problem) -> Steps:
-        for choice in self.choices(problem):
-            try:
-                yield choice
-            except GeneratorExit:
-                yield choice
-        return Findings()
+        try:
+            return (yield from super().steps(problem))
+        except GeneratorExit:
+            yield problem.space.start
+            raise
 
 
 class FailsOnClosing(Walk):
     def steps(self, problem: Problem) -> Steps:
-        for choice in self.choices(problem):
-            try:
-                yield choice
-            except GeneratorExit:
-                raise ValueError("not now") from None
-        return Findings()
+        try:
+            return (yield from super().steps(problem))
+        except GeneratorExit:
+            raise ValueError("not now") from None
 
 
 class Refuses(Walk):

@@ -88,6 +88,20 @@ def test_options_beyond_a_limit_or_unknown_are_no_alternatives() -> None:
     assert second.next_option == "w4"
 
 
+def test_with_the_loss_bounded_too_options_beyond_a_limit_are_no_alternatives() -> None:
+    """At 50 bytes, the limit: of the first unit w4 is unknown and keep, 30 bytes more, too large."""
+    unknown = np.where(LOSSES == 0.4, np.nan, LOSSES)
+    free, bound = (
+        explain(hand_made(max_loss=0.25, **limit), unknown, (1, 1)) for limit in ({}, {"max_weight_bytes": 50})
+    )
+    assert [why.next_option for why in free] == ["keep", "w4"]
+    assert [why.next_option for why in bound] == [None, "w4"]
+
+
+def test_where_nothing_is_predicted_to_keep_the_bound_there_is_no_price() -> None:
+    assert {why.shadow_price for why in explain(hand_made(max_loss=0.1), LOSSES + 0.5, (0, 0))} == {None}
+
+
 def test_an_unknown_loss_of_the_choice_leaves_no_margin() -> None:
     unknown = np.where(LOSSES == 0.4, np.nan, LOSSES)
     first, second = explain(hand_made(Objective("ai", 0.5)), unknown, (2, 1))

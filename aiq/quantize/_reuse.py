@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Evaluator:
     earlier one in every layer before a boundary goes on from the stored output: the network is called with no
     examples at all, which costs next to nothing, and the module at the boundary returns the stored output instead of
     its own. Boundaries are found by trying each module on a few examples; one that does not give bit-equal outputs is
-    not used.
+    not used. A run that stops early leaves outputs of its first batches, from which later ones go on batch by batch.
 
     Args:
         simulator: The network.
@@ -51,6 +51,7 @@ class Evaluator:
         self.inputs = inputs
         self.memory_bytes = memory_bytes
         self._batches = batches(inputs, batch)
+        self._count = len(tensors(inputs)[0])
         self._empty = first(inputs, 0)
         self._modules = dict(simulator.module.named_modules())
         self._calls = simulator.calibration.calls
@@ -59,29 +60,38 @@ class Evaluator:
         self._stored: OrderedDict[Key, list[torch.Tensor]] = OrderedDict()
         self._stored_bytes = 0
 
-    def run(self, scheme: Scheme) -> tuple[torch.Tensor, float]:
-        """Return the outputs of a scheme, float32 [N, ...], and the share of the arithmetic that was run."""
+    def run(self, scheme: Scheme, enough: Callable[[torch.Tensor], bool] | None = None) -> tuple[torch.Tensor, float]:
+        """Return the outputs of a scheme, float32 [n, ...], and the share of a whole run's arithmetic that was run.
+
+        Args:
+            scheme: Formats of the layers.
+            enough: Given the outputs of each batch, says whether to stop there; by default n is the number of inputs.
+        """
         formats = self.simulator.apply(scheme)
-        start = self._longest(formats)
-        ahead = self.boundaries[self.boundaries.index(start) + 1 :] if start else self.boundaries
-        found, fresh = [], {b: list[torch.Tensor]() for b in ahead}
-        given = self._stored[self._key(start, formats)] if start else [None] * len(self._batches)
-        for batch, value in zip(self._batches, given, strict=True):
-            hooks = [self._keep(b, fresh[b]) for b in ahead]
-            if start and value is not None:
-                hooks.append(self._insert(start, value))
+        keys = {b: self._key(b, formats) for b in self.boundaries}
+        fresh: dict[Boundary, dict[int, torch.Tensor]] = {b: {} for b in self.boundaries}
+        found, work = [], 0.0
+        for index, batch in enumerate(self._batches):
+            start = self._longest(keys, index)
+            ahead = self.boundaries[self.boundaries.index(start) + 1 :] if start else self.boundaries
+            hooks = [self._keep(b, fresh[b], index) for b in ahead]
+            if start:
+                hooks.append(self._insert(start, self._stored[keys[start]][index]))
             try:
                 found.append(self.simulator.forward(self._empty if start else batch, formats))
             finally:
                 for hook in hooks:
                     hook.remove()
+            work += len(tensors(batch)[0]) * (1.0 - (sum(self._macs[: start.before]) if start else 0.0))
+            if enough is not None and enough(found[-1]):
+                break
         for boundary, values in fresh.items():
-            self._store(self._key(boundary, formats), values)
-        return torch.cat(found), 1.0 - (sum(self._macs[: start.before]) if start else 0.0)
+            self._store(keys[boundary], values)
+        return torch.cat(found), work / self._count
 
-    def _keep(self, boundary: Boundary, into: list[torch.Tensor]) -> Any:
+    def _keep(self, boundary: Boundary, into: dict[int, torch.Tensor], index: int) -> Any:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-            into.append(output)
+            into[index] = output
 
         return self._modules[boundary.module].register_forward_hook(hook)
 
@@ -94,23 +104,27 @@ class Evaluator:
     def _key(self, boundary: Boundary, formats: dict[str, LayerPrecision]) -> Key:
         return boundary.module, tuple(formats[layer] for layer in self._calls[: boundary.before])
 
-    def _longest(self, formats: dict[str, LayerPrecision]) -> Boundary | None:
+    def _longest(self, keys: dict[Boundary, Key], index: int) -> Boundary | None:
+        """Return the last boundary whose output for a batch is stored."""
         for boundary in reversed(self.boundaries):
-            key = self._key(boundary, formats)
-            if key in self._stored:
-                self._stored.move_to_end(key)
+            if index < len(self._stored.get(keys[boundary], ())):
+                self._stored.move_to_end(keys[boundary])
                 return boundary
         return None
 
-    def _store(self, key: Key, values: list[torch.Tensor]) -> None:
-        size = sum(v.numel() * v.element_size() for v in values)
-        if key in self._stored or size > self.memory_bytes:
+    def _store(self, key: Key, values: dict[int, torch.Tensor]) -> None:
+        """Add the outputs of batches, by index, to those stored, if they go on where those end."""
+        known = self._stored.get(key, [])
+        if not values or min(values) != len(known):
             return
-        self._stored[key] = values
-        self._stored_bytes += size
+        more = list(values.values())
+        if _size(known) + _size(more) > self.memory_bytes:
+            return
+        self._stored[key] = known + more
+        self._stored.move_to_end(key)
+        self._stored_bytes += _size(more)
         while self._stored_bytes > self.memory_bytes:
-            _, old = self._stored.popitem(last=False)
-            self._stored_bytes -= sum(v.numel() * v.element_size() for v in old)
+            self._stored_bytes -= _size(self._stored.popitem(last=False)[1])
 
     def _work_by_call(self) -> list[float]:
         """Share of the multiply-accumulates of each layer call."""
@@ -176,3 +190,7 @@ class Evaluator:
             return False  # a network that cannot be called with no examples
         finally:
             hook.remove()
+
+
+def _size(values: Sequence[torch.Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in values)

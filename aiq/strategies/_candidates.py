@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiq._cases import cases
+from aiq._program import SolverLimitError
 from aiq.knapsack import InfeasibleError, Knapsack, Solution, frontier, minimise, optimise
 from aiq.problem import Problem
 from aiq.space import Choice
@@ -38,7 +39,7 @@ def candidates(problem: Problem, losses: NDArray[np.float64], near: Iterable[Cho
     """
     space = problem.space
     found: list[Choices] = []
-    with suppress(InfeasibleError):
+    with suppress(InfeasibleError, SolverLimitError):
         found.append(np.array([optimum(problem, losses).choice]))
     for case in cases(problem, losses):
         found.append(_frontier(case))

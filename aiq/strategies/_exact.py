@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
+from contextlib import suppress
 
 import numpy as np
 
+from aiq._program import SolverLimitError
 from aiq.frontier import non_dominated
 from aiq.knapsack import InfeasibleError
 from aiq.oracle import Evaluation
@@ -42,7 +44,8 @@ class Exact:
        ten-thousandth to the area; or when ``max_evaluations`` are used. The changes of one unit of the best scheme are
        always among the candidates: then each was measured, or has no more than that chance.
 
-    The bound that it reports is the exact optimum under the additive losses that fit all measurements best.
+    The bound that it reports is the exact optimum under the additive losses that fit all measurements best, or the best
+    measured where that is lower.
 
     Source: for the improvement, Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box
     functions", Journal of Global Optimization 13 (1998); for its area form, Emmerich, Deutz and Klinkenberg,
@@ -68,7 +71,8 @@ class Exact:
             InfeasibleError: No scheme meets the limits on cost.
         """
         if not affordable(problem, [problem.space.start])[0]:
-            optimum(problem, np.zeros((len(problem.space.units), len(problem.space.options))))
+            with suppress(SolverLimitError):
+                optimum(problem, np.zeros((len(problem.space.units), len(problem.space.options))))
         return self._steps(problem)
 
     def most_evaluations(self, problem: Problem) -> int:
@@ -96,7 +100,7 @@ class Exact:
                 break
             measured[found] = yield found
             if whole is not None:
-                whole = _without(whole, [found])
+                whole = whole[(whole != found).any(axis=1)]
         return _findings(problem, measured, reason)
 
     def _next(
@@ -188,10 +192,8 @@ def _pool(problem: Problem, model: Sensitivity, measured: Mapping[Choice, Evalua
     return candidates(problem, model.table(), sorted(near))
 
 
-def _without(pool: Choices, measured: Iterable[Choice]) -> Choices:
-    for choice in measured:
-        pool = pool[(pool != choice).any(axis=1)]
-    return pool
+def _without(pool: Choices, measured: Container[Choice]) -> Choices:
+    return pool[[tuple(choice) not in measured for choice in pool.tolist()]]
 
 
 def _row(pool: Choices, worth: Values) -> Choice:
@@ -207,4 +209,7 @@ def _findings(problem: Problem, measured: Mapping[Choice, Evaluation], reason: s
     except InfeasibleError:
         bound = None
         reason += "; under the model of accuracy no scheme meets the constraints"
+    except SolverLimitError as error:
+        bound = None
+        reason += f"; without a bound, since {error}"
     return Findings(note=f"exact: {reason}", predicted=table, bound=bound)

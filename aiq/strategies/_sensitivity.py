@@ -20,6 +20,7 @@ _NUGGET = 1e-4
 _LUCK_POWER = 1 / 3
 _NOISE_RATIOS = (1e-6, 0.1, 1.0, 10.0)
 _TINY = 1e-12
+_CHUNK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,12 @@ class Sensitivity:
 
     def predict(self, choices: NDArray[np.integer] | Sequence[Choice]) -> tuple[Values, Values]:
         """Return mean and standard deviation of the loss, in the metric's unit and below 0 for a gain, [S] each."""
+        given = np.atleast_2d(np.asarray(choices))
+        parts = [self._predict(given[start : start + _CHUNK]) for start in range(0, len(given), _CHUNK)]
+        means, deviations = zip(*parts, strict=True)
+        return np.concatenate(means), np.concatenate(deviations)
+
+    def _predict(self, choices: NDArray[np.integer]) -> tuple[Values, Values]:
         size, near = self._compare(choices)
         luck, known = _luck(size), _luck(self._measured_sizes)
         trend = self._measured_sizes / known
@@ -137,7 +144,7 @@ def fit(problem: Problem, measured: Mapping[Choice, Evaluation]) -> Sensitivity:
     space, metric = problem.space, problem.metric
     found = {choice: e for choice, e in measured.items() if choice != space.start}
     schemes = np.array(list(found), dtype=np.int64)
-    losses = np.array([metric.drop(problem.baseline.value, e.value) for e in found.values()])
+    losses = np.array([problem.drop(e) for e in found.values()])
     n = problem.baseline.n
     resolution = metric.scale / n if n else 0.0
     given = np.array([np.nan if e.divergence is None else e.divergence for e in found.values()], dtype=np.float64)
