@@ -1,17 +1,22 @@
 """Machine specifications with a source for every number, and the linter that holds them together."""
 
+from hardware_specs._kernels import OP_CLASSES, FitError, Format, KernelForm, KernelModel
 from hardware_specs._lint import Finding, lint
-from hardware_specs._load import load, names, parse, read
-from hardware_specs._spec import Ceiling, CrossCheck, Format, HardwareSpec, MemoryLevel, Quantity, Rated
+from hardware_specs._load import load, names, parse, read, to_json
+from hardware_specs._spec import Ceiling, CrossCheck, HardwareSpec, MemoryLevel, Quantity, Rated
 from hardware_specs.errors import AIQError, MissingCeilingError, SpecError, UnknownNameError
 
 __all__ = [
+    "OP_CLASSES",
     "AIQError",
     "Ceiling",
     "CrossCheck",
     "Finding",
+    "FitError",
     "Format",
     "HardwareSpec",
+    "KernelForm",
+    "KernelModel",
     "MemoryLevel",
     "MissingCeilingError",
     "Quantity",
@@ -23,4 +28,5 @@ __all__ = [
     "names",
     "parse",
     "read",
+    "to_json",
 ]

@@ -33,6 +33,8 @@ BUS_TOLERANCE = 0.01
 SECOND_TOLERANCE = 0.03
 SIZE_TOLERANCE = 0.03
 SHORTEST_SOURCE = 40
+KERNEL_TOLERANCE = 1.05
+COVERAGE = Span(0.8, 1.0, "share")
 
 _DATE = re.compile(r"\b(19|20)\d\d-\d\d-\d\d\b")
 _SIZE = re.compile(r"\b(\d+(?:\.\d+)?) ?g(i?)b\b")
@@ -362,6 +364,45 @@ def _sustained(spec: HardwareSpec) -> Iterator[Finding]:
             )
 
 
+def _kernels(spec: HardwareSpec) -> Iterator[Finding]:
+    for index, model in enumerate(spec.kernels):
+        where, form, error = f"kernels.{index}", model.form, model.error
+        if len(model.source) < SHORTEST_SOURCE or not _DATE.search(model.source):
+            yield Finding(
+                "source",
+                where,
+                f"got the source {model.source!r}, expected a document, URL or machine and a date like 2026-11-21: "
+                "a reader must be able to find the times again.",
+            )
+        for fmt in model.formats:
+            peak = spec.compute[fmt].value if fmt in spec.compute else None
+            rate = (form.rate_flops_per_s or 0.0) * (1.0 + form.burst_gain)
+            if peak and rate and rate > KERNEL_TOLERANCE * peak and not model.note:
+                yield Finding(
+                    "kernels",
+                    f"{where}.form.rate_flops_per_s",
+                    f"got {rate:.4g} op/s, expected at most {KERNEL_TOLERANCE:g} times the {fmt} peak {peak:.4g}: a "
+                    "note must explain a point above its roof (units, algorithm, cache, sparsity).",
+                )
+        innermost = max(level.bandwidth_bytes_per_s.value for level in spec.memory)
+        for field in ("bandwidth_bytes_per_s", "cache_bandwidth_bytes_per_s"):
+            bandwidth = getattr(form, field)
+            if bandwidth and bandwidth > KERNEL_TOLERANCE * innermost and not model.note:
+                yield Finding(
+                    "kernels",
+                    f"{where}.form.{field}",
+                    f"got {bandwidth:.4g} B/s, expected at most {KERNEL_TOLERANCE:g} times the {innermost:.4g} of the "
+                    "fastest memory level: a note must explain it.",
+                )
+        if error.coverage is not None and error.rows >= 30 and not COVERAGE.low <= error.coverage <= COVERAGE.high:
+            yield Finding(
+                "kernels",
+                f"{where}.error.coverage",
+                f"got {error.coverage:.3g}, expected {COVERAGE.low:g} to {COVERAGE.high:g}: "
+                "an interval of 90 % that misses this is not one.",
+            )
+
+
 _RULES: tuple[Callable[[HardwareSpec], Iterator[Finding]], ...] = (
     _range,
     _source,
@@ -377,4 +418,5 @@ _RULES: tuple[Callable[[HardwareSpec], Iterator[Finding]], ...] = (
     _product,
     _second,
     _sustained,
+    _kernels,
 )

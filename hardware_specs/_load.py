@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -12,12 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hardware_specs._kernels import FitError, KernelForm, KernelModel
 from hardware_specs._spec import Ceiling, CrossCheck, HardwareSpec, MemoryLevel, Quantity, Rated
 from hardware_specs.errors import SpecError, unknown_name
 
-_KEYS = frozenset(
-    key for model in (HardwareSpec, MemoryLevel, Ceiling, Rated, Quantity, CrossCheck) for key in model.model_fields
-) - {"rates"}
+_MACHINE = (HardwareSpec, MemoryLevel, Ceiling, Rated, Quantity, CrossCheck)
+_KEYS = frozenset(key for model in _MACHINE for key in model.model_fields) - {"rates", "runtime"}
+_KERNEL_KEYS = frozenset(key for model in (KernelModel, KernelForm, FitError) for key in model.model_fields)
 
 
 @cache
@@ -38,30 +40,37 @@ def names(*, aliases: bool = False) -> list[str]:
 
 
 def parse(text: str, origin: str) -> HardwareSpec:
-    """Read a specification from TOML ``text``; ``origin`` names it in errors.
+    """Read a specification from TOML ``text``, or JSON where ``origin``, which names it in errors, ends in ``.json``.
 
     Raises:
-        SpecError: Malformed TOML, an unknown key, a missing or impossible value; one line per fault.
+        SpecError: Malformed text, an unknown key, a missing or impossible value; one line per fault.
     """
+    language = "JSON" if origin.endswith(".json") else "TOML"
     try:
-        return HardwareSpec.model_validate(tomllib.loads(text))
+        return HardwareSpec.model_validate(json.loads(text) if language == "JSON" else tomllib.loads(text))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {_fault(dict(e))}" for e in error.errors()]
         raise SpecError(f"{origin}: " + "; ".join(faults) + ". Next: mend these keys.") from None
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"{origin}: malformed TOML: {error}. Next: mend the file at that place.") from None
+        raise SpecError(f"{origin}: malformed {language}: {error}. Next: mend the file at that place.") from None
+
+
+def to_json(spec: HardwareSpec) -> str:
+    """Return a specification as JSON that :func:`parse` reads back equal; what takes its default is left out."""
+    return spec.model_dump_json(indent=2, exclude_defaults=True, exclude={"rates", "runtime"}) + "\n"
 
 
 def _fault(error: Mapping[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
     key = str(error["loc"][-1])
-    near = difflib.get_close_matches(key, _KEYS, n=1)
-    return f"unknown key, did you mean {near[0]!r}?" if near else f"unknown key, known: {', '.join(sorted(_KEYS))}"
+    keys = _KERNEL_KEYS if error["loc"][0] == "kernels" else _KEYS
+    near = difflib.get_close_matches(key, keys, n=1)
+    return f"unknown key, did you mean {near[0]!r}?" if near else f"unknown key, known: {', '.join(sorted(keys))}"
 
 
 def read(path: str | Path) -> HardwareSpec:
-    """Read a specification from a TOML file.
+    """Read a specification from a TOML or, by its suffix, JSON file.
 
     Raises:
         SpecError: The file cannot be read, or :func:`parse` refuses it.
@@ -80,15 +89,17 @@ def _load_named(file: str) -> HardwareSpec:
 
 
 def load(name: str) -> HardwareSpec:
-    """Return a machine by short name, alias, or path (a ``/`` or the suffix ``.toml`` makes it a path).
+    """Return a machine by short name, alias, or path (a ``/`` or the suffix ``.toml`` or ``.json`` makes it a path).
 
     Raises:
         UnknownNameError: No such name; near matches are offered.
         SpecError: The file is unreadable or malformed.
     """
-    if "/" in name or name.endswith(".toml"):
+    if "/" in name or name.endswith((".toml", ".json")):
         return read(name)
     file = _catalog().get(name)
     if file is None:
-        raise unknown_name("hardware", name, _catalog(), "run 'aiq specs list', or give a path to a .toml file")
+        raise unknown_name(
+            "hardware", name, _catalog(), "run 'aiq specs list', or give a path to a .toml or .json file"
+        )
     return _load_named(file)

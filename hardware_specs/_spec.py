@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from hardware_specs.errors import MissingCeilingError
+from hardware_specs._kernels import Format, Frozen, KernelModel, Positive
+from hardware_specs.errors import MissingCeilingError, SpecError, unknown_name
 
-Format = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "int4", "fp4"]
 Kind = Literal["datasheet", "measured", "derived"]
-Rates = Literal["datasheet", "sustained"]
+Rates = Literal["datasheet", "sustained", "calibrated"]
 Technology = Literal[
     "gddr5", "gddr6", "gddr6x", "gddr7", "hbm2", "hbm2e", "hbm3", "hbm3e", "ddr4", "ddr5", "lpddr4", "lpddr5", "sram"
 ]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Quantity(_Frozen):
+class Quantity(Frozen):
     """One number in SI base units, with where it comes from.
 
     ``kind`` is ``datasheet`` (the vendor prints it), ``measured`` (a stopwatch found it) or ``derived`` (computed from
@@ -33,7 +28,7 @@ class Quantity(_Frozen):
     source: Annotated[str, Field(min_length=8)]
 
 
-class CrossCheck(_Frozen):
+class CrossCheck(Frozen):
     """The same number from an independent source; the linter compares the two."""
 
     value: Positive
@@ -64,7 +59,7 @@ class Ceiling(Rated):
     clock_hz: Positive | None = None
 
 
-class MemoryLevel(_Frozen):
+class MemoryLevel(Frozen):
     """One level of memory: capacity in bytes, bandwidth in bytes/s as seen by the compute units.
 
     ``bus_bits`` × ``transfers_per_s`` / 8 restates the bandwidth where the interface is known; ``technology`` lets the
@@ -79,12 +74,13 @@ class MemoryLevel(_Frozen):
     technology: Technology | None = None
 
 
-class HardwareSpec(_Frozen):
+class HardwareSpec(Frozen):
     """A machine as the roofline model sees it.
 
     ``compute`` maps a number format to its dense ceiling, ``memory`` lists the levels from the outermost (DRAM) to the
     innermost. ``rates`` says which figures the accessors return: the datasheet peaks, or the sustained ones where they
-    were measured (see :meth:`sustained`).
+    were measured (see :meth:`sustained`); ``calibrated`` beside that prices rows by the ``kernels`` fitted for
+    ``runtime`` (see :meth:`calibrated`).
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -98,8 +94,10 @@ class HardwareSpec(_Frozen):
     memory: Annotated[tuple[MemoryLevel, ...], Field(min_length=1)]
     launch_overhead_s: Rated | None = None
     tdp_w: Quantity | None = None
+    kernels: tuple[KernelModel, ...] = ()
     note: str = ""
     rates: Rates = "datasheet"
+    runtime: str = ""
 
     @model_validator(mode="after")
     def _levels_have_order(self) -> HardwareSpec:
@@ -115,6 +113,20 @@ class HardwareSpec(_Frozen):
                 raise ValueError(f"memory level {inner.name!r} needs capacity_bytes: only the outermost may omit it")
         if not self.compute:
             raise ValueError("compute must state at least one ceiling")
+        return self
+
+    @model_validator(mode="after")
+    def _kernels_are_distinct(self) -> HardwareSpec:
+        seen: set[tuple[str, str, str, str]] = set()
+        for model in self.kernels:
+            if model.op == "transition":
+                continue
+            for key in ((model.runtime, model.op, f, v) for f in model.formats for v in model.variants or ("",)):
+                if key in seen:
+                    raise ValueError(f"two kernel models of {model.runtime} speak of {' '.join(filter(None, key[1:]))}")
+                seen.add(key)
+        if self.rates == "calibrated" and self.runtime not in self.runtimes:
+            raise ValueError(f"rates 'calibrated' need kernels of the runtime, got {self.runtime!r}")
         return self
 
     def ceiling(self, fmt: str) -> float:
@@ -148,12 +160,48 @@ class HardwareSpec(_Frozen):
         """What the rates in force are: ``sustained rates``, or ``datasheet peaks`` (of slices: ``derived peaks``)."""
         if self.rates == "sustained":
             return "sustained rates"
+        if self.rates == "calibrated":
+            return f"kernels calibrated for {self.runtime}"
         leading = self.compute.get("fp32") or next(iter(self.compute.values()))
         return f"{leading.kind} peaks"
+
+    @property
+    def time_label(self) -> str:
+        """What a time on this machine is: ``bound from datasheet peaks``, ``predicted by kernels calibrated for …``."""
+        return f"{'predicted by' if self.rates == 'calibrated' else 'bound from'} {self.rates_label}"
 
     def sustained(self) -> HardwareSpec:
         """Return the same machine with its sustained rates in force where they were measured."""
         return self.model_copy(update={"rates": "sustained"})
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The runtimes that kernel models were fitted for, in the order of the file."""
+        return tuple(dict.fromkeys(model.runtime for model in self.kernels))
+
+    def calibrated(self, runtime: str | None = None) -> HardwareSpec:
+        """Return the same machine with the kernel models of a runtime in force, and sustained rates for the rest.
+
+        Args:
+            runtime: Its name; may be left out where the machine has models of one runtime only.
+
+        Raises:
+            SpecError: The machine has no kernel models, or of several runtimes none is named.
+            UnknownNameError: It has none of this runtime.
+        """
+        known = self.runtimes
+        if not known:
+            raise SpecError(
+                f"{self.name} has no calibrated kernel models. Next: choose --rates datasheet or sustained."
+            )
+        if runtime is None and len(known) > 1:
+            raise SpecError(
+                f"{self.name} has kernel models of several runtimes: {', '.join(known)}. "
+                f"Next: choose one, for instance --rates calibrated:{known[0]}."
+            )
+        if runtime is not None and runtime not in known:
+            raise unknown_name(f"runtime of {self.name}", runtime, known, "choose one that it was calibrated with")
+        return self.model_copy(update={"rates": "calibrated", "runtime": runtime or known[0]})
 
     def has_sustained(self) -> bool:
         """Tell whether any ceiling, bandwidth or overhead has a measured sustained rate."""
@@ -165,6 +213,6 @@ class HardwareSpec(_Frozen):
         return any(r.sustained for r in rated if r)
 
     def _rate(self, rated: Rated) -> float:
-        if self.rates == "sustained" and rated.sustained:
+        if self.rates != "datasheet" and rated.sustained:
             return rated.sustained.value
         return rated.value

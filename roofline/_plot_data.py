@@ -219,7 +219,7 @@ def _title(estimate: GraphEstimate) -> str:
 
 
 def _subtitle(estimate: GraphEstimate) -> str:
-    rates = f"bound from {estimate.hardware.rates_label}"
+    rates = estimate.hardware.time_label
     rest = "".join(
         f" · {part}"
         for part in (
@@ -261,9 +261,12 @@ def _notes(
         said.append(f"{_count(lost, 'measured row')} not drawn")
     if level is None and any(d.resource in levels and d.y > _VISIBLE * d.x * levels[d.resource] for d in dots):
         said.append("a dot above the diagonal of its colour takes part of its bytes from inner levels")
-    if any(d.y > _VISIBLE * d.roof for d in dots):
+    if estimate.hardware.rates == "calibrated":
+        said.append("dots stand at times by kernel models, roofs at sustained or datasheet rates")
+    elif any(d.y > _VISIBLE * d.roof for d in dots):
         said.append("a dot above its roof does element-wise work beside the matrix units")
-    if any(d.resource == "compute" and d.y * _VISIBLE < d.roof for d in dots):
+    bound = estimate.hardware.rates != "calibrated"
+    if bound and any(d.resource == "compute" and d.y * _VISIBLE < d.roof for d in dots):
         said.append("a compute-bound dot below its roof waits for element-wise work")
     if not dots:
         said.append("no row to draw")

@@ -43,12 +43,12 @@ def choose_ceiling(weights: Precision, activations: Precision, hardware: Hardwar
         MissingCeilingError: Neither the format nor a wider one has a ceiling on this machine; the text lists those it
             has.
     """
-    wanted, reason = _operand_format(weights, activations)
-    candidates = [f for f in (wanted, *_WIDER[wanted]) if f in hardware.compute]
+    (wanted, *wider), reason = operand_formats(weights, activations)
+    candidates = [f for f in (wanted, *wider) if f in hardware.compute]
     if not candidates:
-        wider = ", ".join(_WIDER[wanted]) or "no wider format"
         raise MissingCeilingError(
-            f"{hardware.name} states no {wanted} ceiling and none that could stand in ({wider}): it has "
+            f"{hardware.name} states no {wanted} ceiling and none that could stand in "
+            f"({', '.join(wider) or 'no wider format'}): it has "
             f"{', '.join(hardware.compute)}. Next: choose one of these formats, or add "
             f"[compute.{wanted}] with its source."
         )
@@ -58,6 +58,12 @@ def choose_ceiling(weights: Precision, activations: Precision, hardware: Hardwar
         fallback = f"{wanted} is widened to {best}: {why} {wanted} ceiling on {hardware.name}"
         reason = f"{reason}; {fallback}" if reason else fallback
     return CeilingChoice(best, hardware.ceiling(best), reason)
+
+
+def operand_formats(weights: Precision, activations: Precision) -> tuple[tuple[str, ...], str]:
+    """Return the format that two operands meet in and the wider ones that hold its values, and why it is not theirs."""
+    wanted, reason = _operand_format(weights, activations)
+    return (wanted, *_WIDER[wanted]), reason
 
 
 def vector_ceiling(hardware: HardwareSpec) -> CeilingChoice:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from hardware_specs import HardwareSpec
 from roofline.graph import OpGraph
+from roofline.kernels import UNCALIBRATED_SHARE
 from roofline.precision import LayerPrecision
 from roofline.pricing import Pricing
 from roofline.result import GraphEstimate, LayerEstimate, Transition
 from roofline.scheme import Scheme
 from roofline.traffic import Row, Traffic, build_rows
+from roofline.units import percent
 
 
 def estimate(
@@ -20,6 +23,7 @@ def estimate(
     *,
     batch: int | None = None,
     traffic: Traffic | str = "fused",
+    runtime: str | None = None,
 ) -> GraphEstimate:
     """Predict bound and latency of every layer: time is the slowest of compute, each memory level, and launch overhead.
 
@@ -27,6 +31,8 @@ def estimate(
     ``2 · MACs / ceiling`` and ``vector FLOPs / vector ceiling`` where a GPU's matrix units leave its vector units free,
     and their sum where both run on the same units (any CPU; FP32 on a GPU). The model's latency is the sum over rows:
     on datasheet rates a lower bound on the time of any execution with the same traffic in which rows do not overlap.
+    On a calibrated machine a row takes the time of its kernel model instead (:func:`roofline.kernels.predict`), with a
+    90 % interval; a row that no model speaks of keeps its bound, and the assumptions say how much of the time that is.
 
     Args:
         graph: From :func:`roofline.trace`.
@@ -34,26 +40,30 @@ def estimate(
         scheme: A scheme or its text; ``None`` keeps the model's own formats.
         batch: Samples at once; by default the traced batch. Tensors derived from the inputs scale with it.
         traffic: ``paper``, ``unfused`` or ``fused`` (see :mod:`roofline.traffic`).
+        runtime: Price rows by the kernel models fitted for this runtime, as on ``hardware.calibrated(runtime)``;
+            ``None`` leaves the rates of ``hardware`` in force, and no model is used unless they are calibrated.
 
     Raises:
         InputError: Batch below 1 or an unknown traffic model.
         UnknownNameError: The scheme names a layer that the graph has not.
+        SpecError: The machine has no kernel models.
         MissingCeilingError: The machine states no ceiling that a layer could run on.
 
     Source: Williams, Waterman and Patterson, Roofline, CACM 52(4), 2009; levels as in Ilic, Pratas and Sousa,
     Cache-aware Roofline model, IEEE CAL 13(1), 2014.
     """
+    hardware = hardware if runtime is None else hardware.calibrated(runtime)
     chosen = Scheme.parse(scheme) if isinstance(scheme, str) else scheme or Scheme(name="as traced")
     size = graph.batch if batch is None else batch
     rows = build_rows(graph, traffic=traffic, batch=size)
     pricing = Pricing(graph, hardware, rows, traffic)
     formats = resolve(graph, chosen)
-    row_formats = [_row_formats(row, formats, chosen) for row in rows]
+    row_formats = [format_of(row, formats, chosen) for row in rows]
     weight_bytes = sum(pricing.stored_bytes(layer, formats[layer]) for layer in graph.layers)
     level = pricing.weight_level(weight_bytes)
     layers = tuple(pricing.price(row, fmt, level) for row, fmt in zip(rows, row_formats, strict=True))
     transitions = tuple(pricing.transitions(row_formats))
-    return GraphEstimate(
+    found = GraphEstimate(
         graph,
         hardware,
         chosen,
@@ -64,8 +74,9 @@ def estimate(
         _total_latency(pricing, layers, transitions),
         weight_bytes,
         weight_bytes + pricing.constant_bytes + max((layer.activation_bytes for layer in layers), default=0),
-        _assumptions(graph, hardware, traffic, size, level),
+        (),
     )
+    return replace(found, assumptions=_assumptions(found, level))
 
 
 def resolve(graph: OpGraph, scheme: Scheme) -> dict[str, LayerPrecision]:
@@ -74,7 +85,8 @@ def resolve(graph: OpGraph, scheme: Scheme) -> dict[str, LayerPrecision]:
     return scheme.resolve(graph.layers, keep_weights=graph.keep_weights, known=known, aliases=graph.aliases)
 
 
-def _row_formats(row: Row, formats: dict[str, LayerPrecision], scheme: Scheme) -> LayerPrecision:
+def format_of(row: Row, formats: dict[str, LayerPrecision], scheme: Scheme) -> LayerPrecision:
+    """Return the formats of a row: those of a rule that names it, else of the layer that it follows."""
     if not row.weighted:
         for name in (row.name, row.layer):
             explicit = scheme.explicit(name) if name not in formats else None
@@ -96,11 +108,13 @@ def _total_latency(pricing: Pricing, layers: Sequence[LayerEstimate], transition
     return total
 
 
-def _assumptions(graph: OpGraph, hardware: HardwareSpec, traffic: str, batch: int, level: int) -> tuple[str, ...]:
+def _assumptions(estimate: GraphEstimate, level: int) -> tuple[str, ...]:
+    graph, hardware, traffic, batch = estimate.graph, estimate.hardware, estimate.traffic, estimate.batch
     sustained = hardware.rates == "sustained"
     kind = f"measured {hardware.rates_label} where there are some" if sustained else hardware.rates_label
+    calibrated = tuple(_calibration(estimate)) if hardware.rates == "calibrated" else ()
     found = [
-        f"time is a lower bound from {kind} of {hardware.title}, not a measurement",
+        *(calibrated or (f"time is a lower bound from {kind} of {hardware.title}, not a measurement",)),
         {
             "paper": "paper traffic: convolution and linear layers only, without bias, normalisation and scales",
             "unfused": f"unfused traffic: every op reads and writes {hardware.memory[0].name}",
@@ -120,3 +134,32 @@ def _assumptions(graph: OpGraph, hardware: HardwareSpec, traffic: str, batch: in
     if traffic != "paper" and graph.unknown:
         found.append(f"{len(graph.unknown)} operators without a formula are priced by their bytes alone")
     return (*found, *graph.notes)
+
+
+def _calibration(estimate: GraphEstimate) -> Iterator[str]:
+    """Say which models made the figures, how far they are off, and what they do not cover."""
+    hardware = estimate.hardware
+    used = list({row.model.label: row.model for row in estimate.rows if row.model}.values())
+    if used:
+        dates = sorted({model.date for model in used})
+        errors = ", ".join(f"{model.label} {percent(model.error.median_ape)}" for model in used)
+        yield (
+            f"time is predicted, not measured, by kernel models calibrated for {hardware.runtime} on {hardware.title} "
+            f"({' to '.join(dict.fromkeys((dates[0], dates[-1])))}); median error on rows not fitted: {errors}"
+        )
+    if estimate.uncalibrated:
+        parts = ", ".join(f"{what} {percent(share)}" for what, share in estimate.uncalibrated.items())
+        yield f"no kernel model, priced by the bound from sustained or datasheet rates, of the total time: {parts}"
+    far = [layer.name for layer in estimate.layers if layer.extrapolated]
+    if far:
+        yield (
+            f"extrapolated beyond the sizes that were fitted: {len(far)} rows, {percent(estimate.extrapolated_share)} "
+            "of time"
+        )
+    if estimate.latency_interval_s:
+        yield "90 % interval of the total: half of each row's variance is common to all rows, half independent"
+    elif used:
+        yield f"no interval of the total: more than {percent(UNCALIBRATED_SHARE)} of time has none"
+    fused = {model.traffic for model in used} - {estimate.traffic}
+    if fused:
+        yield f"the kernels of {hardware.runtime} were measured as {' and '.join(sorted(fused))} traffic describes them"

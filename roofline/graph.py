@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -16,6 +16,26 @@ CONV_KINDS = frozenset({"conv", "depthwise_conv", "conv_transpose"})
 MATRIX_KINDS = CONV_KINDS | {"linear", "matmul", "attention", "recurrent"}
 NORM_KINDS = frozenset({"batch_norm", "layer_norm", "group_norm", "rms_norm"})
 FOLDABLE_KINDS = NORM_KINDS | {"elementwise", "reduction"}
+
+
+class Extents(NamedTuple):
+    """Matrix work as ``products`` of ``[m, k] @ [k, n]``, so that ``macs = products · m · n · k``.
+
+    A convolution has one product per group: ``m`` output positions of all samples, ``n`` output channels and ``k`` taps
+    of the group (Chellapilla, Puri and Simard 2006). ``grows`` is the axis that the batch multiplies.
+    """
+
+    products: int
+    m: int
+    n: int
+    k: int
+    grows: Literal["products", "m"] = "m"
+
+    def scaled(self, traced: int, batch: int) -> Extents:
+        """Return the extents at another batch."""
+        if self.grows == "products":
+            return self._replace(products=self.products * batch // traced)
+        return self._replace(m=self.m * batch // traced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +93,8 @@ class Op:
         tensors: Everything read and written.
         batched: Whether the work grows with the batch.
         note: What a reader must know, for instance ``causal, counted in full``.
+        extents: The shape of matrix work, where the op is one.
+        variant: Window of a convolution, with stride and dilation that are not 1: ``3x3``, ``1x1/2``, ``3x3d2``.
     """
 
     index: int
@@ -85,6 +107,8 @@ class Op:
     tensors: tuple[TensorSpec, ...]
     batched: bool = True
     note: str = ""
+    extents: Extents | None = None
+    variant: str = ""
 
     @property
     def flops(self) -> int:

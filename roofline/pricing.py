@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from hardware_specs import HardwareSpec
 from roofline.ceiling import CeilingChoice, choose_ceiling, vector_ceiling
 from roofline.graph import MATRIX_KINDS, OpGraph
+from roofline.kernels import Kernels, Work, interval, outside, predict, work_of
 from roofline.precision import FLOAT_BITS, LayerPrecision, Precision
 from roofline.result import LayerEstimate, Transition
 from roofline.traffic import Moved, Row, Source
@@ -33,6 +35,7 @@ class Pricing:
             level.capacity_bytes.value if level.capacity_bytes else float("inf") for level in hardware.memory
         )
         self.vector = vector_ceiling(hardware)
+        self.kernels = Kernels(hardware) if hardware.rates == "calibrated" else None
         self._weights = graph.weight_elements()
         weights = {name for owned in self._weights.values() for name in owned}
         self._ceilings: dict[tuple[Precision, Precision], CeilingChoice] = {}
@@ -97,7 +100,7 @@ class Pricing:
             seconds[name] = moved_bytes / bandwidth
         seconds["overhead"] = self.hardware.overhead_s
         notes = "; ".join(filter(None, (ceiling.reason, row.note)))
-        return LayerEstimate(
+        bound = LayerEstimate(
             row.name,
             row.kind,
             row.layer,
@@ -112,6 +115,37 @@ class Pricing:
             self.bandwidths,
             notes,
         )
+        return bound if self.kernels is None else self._calibrated(self.kernels, bound, row, formats)
+
+    def _calibrated(self, kernels: Kernels, bound: LayerEstimate, row: Row, formats: LayerPrecision) -> LayerEstimate:
+        """Return the row under its kernel model; where there is none, the bound, marked as such."""
+        matrix = row.kind in MATRIX_KINDS
+        found = kernels.find(row, *self.operands(row, formats))
+        if isinstance(found, str):
+            return replace(bound, lacking=found)
+        work = work_of(row, bound.bytes)
+        times = predict(found.model.form, work)
+        level = max(self.level_names, key=bound.seconds.__getitem__)
+        ceiling = bound.ceiling
+        if matrix and found.format in self.hardware.compute:
+            ceiling = CeilingChoice(found.format, self.hardware.ceiling(found.format), found.reason)
+        return replace(
+            bound,
+            seconds={"compute": float(times.compute), level: float(times.memory), "overhead": float(times.overhead)},
+            ceiling=ceiling,
+            reason="; ".join(filter(None, (found.reason, row.note))),
+            predicted_s=float(times.total),
+            interval_s=interval(found.model, float(times.total)),
+            model=found.model,
+            extrapolated=outside(found.model, work),
+        )
+
+    @staticmethod
+    def operands(row: Row, formats: LayerPrecision) -> tuple[Precision, Precision]:
+        """Return the formats of a row's two operands: weights and activations, or activations twice."""
+        activations = _operand(row, "input", formats.activations)
+        weighted = row.kind in MATRIX_KINDS and row.weighted
+        return (_operand(row, "weight", formats.weights) if weighted else activations), activations
 
     @staticmethod
     def _label(row: Row, formats: LayerPrecision) -> str:
@@ -127,11 +161,9 @@ class Pricing:
     def _ceiling(self, row: Row, formats: LayerPrecision) -> CeilingChoice:
         if row.kind not in MATRIX_KINDS or not row.macs:
             return self.vector
-        activations = _operand(row, "input", formats.activations)
-        weights = _operand(row, "weight", formats.weights) if row.weighted else activations
-        key = (weights, activations)
+        key = self.operands(row, formats)
         if key not in self._ceilings:
-            self._ceilings[key] = choose_ceiling(weights, activations, self.hardware)
+            self._ceilings[key] = choose_ceiling(*key, self.hardware)
         return self._ceilings[key]
 
     def transitions(self, formats: Sequence[LayerPrecision]) -> list[Transition]:
@@ -150,11 +182,22 @@ class Pricing:
         if written.name == read.name:
             return None
         names = self.rows[source.row].name, self.rows[consumer].name
-        if self.traffic != "unfused":
+        model = self.kernels.transition(written, read) if self.kernels else None
+        if self.traffic != "unfused" and model is None:
             return Transition(*names, source.elements, str(written), str(read), 0, 0.0)
         size = -(-source.elements * written.bits // 8) + -(-source.elements * read.bits // 8)
+        if model:
+            taken = float(predict(model.form, Work(source.elements, size)).total)
+            spread = interval(model, taken)
+            return Transition(*names, source.elements, str(written), str(read), size, taken, spread, model)
         seconds = max(size / self.bandwidths[0], self.hardware.overhead_s)
         return Transition(*names, source.elements, str(written), str(read), size, seconds)
+
+    @property
+    def prices_transitions(self) -> bool:
+        """Whether a change of format costs something: always if ``unfused``, else where it was measured."""
+        measured = self.kernels is not None and any(m.op == "transition" for m in self.kernels.models)
+        return self.traffic == "unfused" or (measured and self.traffic == "fused")
 
     @cached_property
     def edges(self) -> list[tuple[Source, int]]:

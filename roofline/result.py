@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from hardware_specs import HardwareSpec
+from hardware_specs import HardwareSpec, KernelModel
 from roofline.ceiling import CeilingChoice
 from roofline.graph import OpGraph
+from roofline.kernels import UNCALIBRATED_SHARE, combine
 from roofline.scheme import Scheme
 
 SCHEMA_VERSION = 1
@@ -27,11 +28,17 @@ class LayerEstimate:
         flops: 2 · macs + element-wise and reduction FLOPs.
         bytes_by_role: Bytes moved as weight, parameter, state, input and output.
         bytes_by_level: Bytes that cross each memory level, outermost first.
-        seconds: Seconds of each resource alone: ``compute``, each memory level, ``overhead``.
+        seconds: Seconds of each resource alone: ``compute``, each memory level, ``overhead``; of a calibrated row only
+            the memory level that would bind.
         precision: Formats of weights and activations.
         ceiling: Compute ceiling the row runs on.
         bandwidths: Bandwidth of each memory level in bytes/s, outermost first.
         reason: Why the ceiling is not that of the stored format; further notes.
+        predicted_s: Seconds by the kernel model, where one speaks of the row.
+        interval_s: Between which 90 % of measured times lie, by that model.
+        model: The kernel model; ``None``: the time is a bound.
+        lacking: On a calibrated machine the class, format and variant that no model speaks of.
+        extrapolated: Whether the row is smaller or larger than any that the model was fitted on.
     """
 
     name: str
@@ -47,6 +54,11 @@ class LayerEstimate:
     ceiling: CeilingChoice
     bandwidths: tuple[float, ...]
     reason: str = ""
+    predicted_s: float | None = None
+    interval_s: tuple[float, float] | None = None
+    model: KernelModel | None = None
+    lacking: str = ""
+    extrapolated: bool = False
 
     @cached_property
     def bytes(self) -> int:
@@ -65,8 +77,8 @@ class LayerEstimate:
 
     @cached_property
     def latency_s(self) -> float:
-        """Time of the slowest resource in seconds."""
-        return max(self.seconds.values())
+        """Seconds: of the kernel model where one speaks of the row, else of the slowest resource."""
+        return max(self.seconds.values()) if self.predicted_s is None else self.predicted_s
 
     @cached_property
     def resource(self) -> str:
@@ -100,8 +112,8 @@ class LayerEstimate:
 class Transition:
     """A tensor whose producer writes another format than its consumer reads.
 
-    In ``unfused`` traffic it is an op of its own, which reads one format and writes the other; in ``fused`` traffic the
-    conversion runs inside its neighbours and costs nothing more.
+    In ``unfused`` traffic, and wherever the machine has a kernel model of it, it is an op of its own, which reads one
+    format and writes the other; in ``fused`` traffic else the conversion runs inside its neighbours and costs nothing.
     """
 
     producer: str
@@ -111,6 +123,8 @@ class Transition:
     target: str
     bytes: int
     latency_s: float
+    interval_s: tuple[float, float] | None = None
+    model: KernelModel | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +173,44 @@ class GraphEstimate:
         return self.flops / self.bytes if self.bytes else 0.0
 
     @property
+    def rows(self) -> tuple[LayerEstimate | Transition, ...]:
+        """Everything that takes time: layers, then transitions."""
+        return (*self.layers, *self.transitions)
+
+    @cached_property
+    def uncalibrated(self) -> dict[str, float]:
+        """On a calibrated machine, the share of time of what no kernel model speaks of, largest first."""
+        found: dict[str, float] = {}
+        if self.hardware.rates == "calibrated":
+            for layer in self.layers:
+                if layer.lacking:
+                    found[layer.lacking] = found.get(layer.lacking, 0.0) + layer.latency_s / self.latency_s
+            for change in self.transitions:
+                if change.latency_s and change.model is None:
+                    what = f"transition {change.source} -> {change.target}"
+                    found[what] = found.get(what, 0.0) + change.latency_s / self.latency_s
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    @property
+    def extrapolated_share(self) -> float:
+        """Share of time of rows smaller or larger than any that their kernel model was fitted on."""
+        return sum(layer.latency_s for layer in self.layers if layer.extrapolated) / (self.latency_s or 1.0)
+
+    @cached_property
+    def latency_interval_s(self) -> tuple[float, float] | None:
+        """The 90 % interval of ``latency_s`` (see :func:`roofline.kernels.combine`).
+
+        Rows without a kernel model enter with their bound and no error. ``None`` where they take more than a tenth of
+        the time, and without calibration.
+        """
+        rows = [r for r in self.rows if r.interval_s]
+        certain = sum(row.latency_s for row in rows) >= (1.0 - UNCALIBRATED_SHARE) * self.latency_s
+        if not rows or not certain:
+            return None
+        ends = ((row.latency_s, row.interval_s) for row in rows if row.interval_s)
+        return combine(self.latency_s, ((at - low, high - at) for at, (low, high) in ends))
+
+    @property
     def throughput_per_s(self) -> float:
         """Samples per second: batch over latency."""
         return self.batch / self.latency_s if self.latency_s else 0.0
@@ -198,6 +250,7 @@ class GraphEstimate:
             "fits": self.fits,
             "arithmetic_intensity": self.arithmetic_intensity,
             "latency_s": self.latency_s,
+            "latency_interval_s": self.latency_interval_s,
             "throughput_per_s": self.throughput_per_s,
             "latency_s_by_bound": self.latency_by_bound,
         }
@@ -209,6 +262,7 @@ class GraphEstimate:
             "model": self.graph.model,
             "hardware": self.hardware.name,
             "rates": self.hardware.rates,
+            "calibration": self._calibration(),
             "scheme": str(self.scheme),
             "scheme_digest": self.scheme.digest(),
             "batch": self.batch,
@@ -228,10 +282,24 @@ class GraphEstimate:
                     "target": t.target,
                     "bytes": t.bytes,
                     "latency_s": t.latency_s,
+                    "latency_interval_s": t.interval_s,
+                    "model": t.model.label if t.model else None,
                 }
                 for t in self.transitions
             ],
             "layers": [self._row(layer) for layer in self.layers],
+        }
+
+    def _calibration(self) -> dict[str, Any] | None:
+        if self.hardware.rates != "calibrated":
+            return None
+        used = dict.fromkeys(row.model.label for row in self.rows if row.model)
+        models = {m.label: m for m in self.hardware.kernels if m.runtime == self.hardware.runtime}
+        return {
+            "runtime": self.hardware.runtime,
+            "models": [models[label].model_dump(mode="json", exclude={"form"}) for label in used],
+            "uncalibrated_share": self.uncalibrated,
+            "extrapolated_share": self.extrapolated_share,
         }
 
     def _row(self, layer: LayerEstimate) -> dict[str, Any]:
@@ -251,6 +319,8 @@ class GraphEstimate:
             "level": layer.level,
             "seconds": layer.seconds,
             "latency_s": layer.latency_s,
+            "latency_interval_s": layer.interval_s,
+            "model": layer.model.label if layer.model else None,
             "share": layer.latency_s / self.latency_s if self.latency_s else 0.0,
             "headroom": layer.headroom,
             "precision": layer.precision,

@@ -46,7 +46,7 @@ class CostTable:
     """What every option of every layer costs, additive over layers: the input of exact optimisation.
 
     ``score`` agrees with :func:`roofline.estimate` to the last bit: both price rows with the same code and add them in
-    the same order.
+    the same order. On a calibrated machine, or with ``runtime``, rows take the times of its kernel models.
 
     Attributes:
         layers: Names of the L quantizable layers.
@@ -67,6 +67,7 @@ class CostTable:
         *,
         batch: int | None = None,
         traffic: Traffic | str = "fused",
+        runtime: str | None = None,
     ) -> None:
         if not graph.layers:
             raise InputError(
@@ -74,6 +75,7 @@ class CostTable:
             )
         if not options:
             raise InputError("a cost table needs at least one option. Next: give for instance keep and w8.")
+        hardware = hardware if runtime is None else hardware.calibrated(runtime)
         rows = build_rows(graph, traffic=traffic, batch=graph.batch if batch is None else batch)
         self.pricing = Pricing(graph, hardware, rows, traffic)
         self.layers = graph.layers
@@ -98,7 +100,7 @@ class CostTable:
                     priced = [self.pricing.price(row, option, level) for row in followers]
                     self.latency_s[level, index, k] = _in_order(p.latency_s for p in priced)
                     self.bytes[index, k] = sum(p.bytes for p in priced)
-        self._edges = self._edge_tables() if traffic == "unfused" else []
+        self._edges = self._edge_tables() if self.pricing.prices_transitions else []
         self.levels = self._levels_reached()
 
     def _levels_reached(self) -> list[int]:
@@ -120,7 +122,7 @@ class CostTable:
                     cost = pricing.transition(source, consumer, first, second)
                     if cost is not None:
                         moved[a, b], seconds[a, b] = cost.bytes, cost.latency_s
-            if moved.any():
+            if moved.any() or seconds.any():
                 found.append((*ends, moved, seconds))
         return found
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from roofline.errors import InputError
-from roofline.graph import CONV_KINDS, FOLDABLE_KINDS, Op, OpGraph, Role, TensorSpec
+from roofline.graph import CONV_KINDS, FOLDABLE_KINDS, Extents, Op, OpGraph, Role, TensorSpec
 
 Traffic = Literal["paper", "unfused", "fused"]
 TRAFFIC_MODELS: tuple[str, ...] = get_args(Traffic)
@@ -54,7 +54,8 @@ class Row:
     """One row of an estimate: an op, or a fused group named after the op that leads it.
 
     ``anchor`` is the weighted layer whose formats the row takes: that of its module, or for a row without weights that
-    of the first row it reads from. ``sources`` are the rows it reads from.
+    of the first row it reads from. ``sources`` are the rows it reads from. ``extents`` is the shape of the leading op's
+    matrix work, or of other work as ``m`` rows of ``k`` values; ``None`` where it has none to speak of.
     """
 
     name: str
@@ -67,6 +68,8 @@ class Row:
     sources: tuple[Source, ...]
     members: tuple[str, ...]
     note: str
+    extents: Extents | None = None
+    variant: str = ""
 
     @property
     def weighted(self) -> bool:
@@ -162,6 +165,8 @@ def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: i
                 tuple(sources.values()),
                 tuple(op.name for op in group),
                 "; ".join(op.note for op in group if op.note),
+                _extents(lead, graph.batch, batch),
+                lead.variant,
             )
         )
     return tuple(rows)
@@ -204,6 +209,16 @@ def _stays(op: Op, tensor: TensorSpec, graph: OpGraph) -> bool:
     if tensor.role == "input":
         return bool(tensor.producers)
     return tensor.role == "output" and op.index not in graph.outputs
+
+
+def _extents(op: Op, traced: int, batch: int) -> Extents | None:
+    """Return the extents of an op's matrix work at a batch, or of its output as rows along the last axis."""
+    found = op.extents
+    if found is None and not op.macs:
+        output = next((t for t in op.tensors if t.role == "output"), None)
+        length = output.shape[-1] if output and output.shape else 1
+        found = Extents(1, output.elements // length, 1, length) if output and length else None
+    return found.scaled(traced, batch) if found and op.batched else found
 
 
 def _grown(op: Op, count: int, traced: int, batch: int) -> int:

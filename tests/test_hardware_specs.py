@@ -211,7 +211,7 @@ def test_unknown_name_offers_the_nearest() -> None:
         load("tesla-t5")
     assert str(caught.value) == (
         "unknown hardware 'tesla-t5': did you mean 'tesla-t4'? "
-        "Next: run 'aiq specs list', or give a path to a .toml file."
+        "Next: run 'aiq specs list', or give a path to a .toml or .json file."
     )
 
 

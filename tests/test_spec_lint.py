@@ -276,7 +276,15 @@ def clean() -> dict[str, Any]:
     rates["fp32"]["second"] = {"value": 30.3 * T, "source": SOURCE}
     bus = dram(300 * G, 24 * G, technology="gddr6", bus_bits=192, transfers_per_s=12.5 * G)
     extra = {"launch_overhead_s": {**number(2e-6), "sustained": number(2e-5)}, "tdp_w": number(72.0)}
+    extra["kernels"] = [kernels()]
     return machine("NVIDIA L4 24 GB", "ada", rates, bus, l2(48 * MIB, 2 * T), chip="AD104", **extra)
+
+
+def kernels() -> dict[str, Any]:
+    form = {"rate_flops_per_s": 20 * T, "bandwidth_bytes_per_s": 250 * G, "burst_gain": 0.5, "burst_s": 1e-3}
+    error = {"method": "k-fold", "rows": 100, "mean_ape": 0.1, "median_ape": 0.1, "p90_ape": 0.2, "coverage": 0.9}
+    model = {"runtime": "eager", "op": "conv", "formats": ["fp32"], "form": form, "error": error, "rows": 100}
+    return {**model, "span": [1e6, 1e12], "source": SOURCE, "date": "2026-11-21", "note": ""}
 
 
 PLANTED: list[tuple[str, str, Any, str]] = [
@@ -308,6 +316,10 @@ PLANTED: list[tuple[str, str, Any, str]] = [
     ("sustained", "compute.fp32.sustained.value", 40 * T, "compute.fp32.sustained"),
     ("sustained", "launch_overhead_s.sustained.value", 1e-6, "launch_overhead_s.sustained"),
     ("range", "launch_overhead_s.sustained.value", 2.0, "launch_overhead_s.sustained"),
+    ("source", "kernels.0.source", "measured by hand", "kernels.0"),
+    ("kernels", "kernels.0.form.rate_flops_per_s", 22 * T, "kernels.0.form.rate_flops_per_s"),
+    ("kernels", "kernels.0.form.bandwidth_bytes_per_s", 2.2 * T, "kernels.0.form.bandwidth_bytes_per_s"),
+    ("kernels", "kernels.0.error.coverage", 0.7, "kernels.0.error.coverage"),
 ]
 
 
@@ -324,6 +336,14 @@ def planted(path: str, value: Any) -> HardwareSpec:
 
 def test_the_machine_without_a_fault_is_clean() -> None:
     assert [str(f) for f in lint(spec(clean()))] == []
+
+
+def test_a_note_explains_a_rate_above_the_peak() -> None:
+    data = clean()
+    data["kernels"][0]["form"]["rate_flops_per_s"] = 40 * T
+    assert [f.where for f in lint(spec(data))] == ["kernels.0.form.rate_flops_per_s"]
+    data["kernels"][0]["note"] = "Winograd kernels multiply less often than is counted"
+    assert lint(spec(data)) == []
 
 
 @pytest.mark.parametrize(("rule", "path", "value", "where"), PLANTED)

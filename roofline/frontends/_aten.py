@@ -10,15 +10,18 @@ import torch
 from torch._ops import OpOverload
 
 from roofline import ops
+from roofline.graph import Extents
 
 
 class Work(NamedTuple):
-    """Cost of one call: op kind, multiply-accumulates, element-wise FLOPs, and what a reader must know."""
+    """Cost of one call: op kind, multiply-accumulates, element-wise FLOPs, what a reader must know, and the shape."""
 
     kind: str
     macs: int = 0
     vector_flops: int = 0
     note: str = ""
+    extents: Extents | None = None
+    variant: str = ""
 
 
 Formula = Callable[[Sequence[Any], dict[str, Any], Any], Work]
@@ -89,31 +92,63 @@ def _conv(args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Work:
     if len(output) == len(weight) - 1:
         output = (1, *output)
     depthwise = weight[1] == 1 and weight[0] > 1 and args[0].shape[-len(weight) + 1] > 1
-    return Work("depthwise_conv" if depthwise else "conv", ops.conv_macs(output, weight))
+    groups = max(args[0].shape[1 - len(weight)] // weight[1], 1) if weight[1] else 1
+    extents = Extents(groups, output[0] * prod(output[2:]), weight[0] // groups, prod(weight[1:]))
+    kind = "depthwise_conv" if depthwise else "conv"
+    return Work(kind, ops.conv_macs(output, weight), extents=extents, variant=_variant(weight, args, kwargs, 5))
 
 
-def _conv_transpose(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
+def _variant(weight: Sequence[int], args: Sequence[Any], kwargs: dict[str, Any], dilation: int) -> str:
+    """Name the window of a convolution with the stride and dilation that are not 1; ``dilation`` is its position."""
+    window = weight[2:]
+    text = "x".join(map(str, window))
+    for mark, position, name in (("/", 3, "stride"), ("d", dilation, "dilation")):
+        given = args[position] if len(args) > position else kwargs.get(name, 1)
+        steps = [given] if isinstance(given, int) else list(given)
+        if any(s != 1 for s in steps):
+            text += mark + "x".join(map(str, steps if len(set(steps)) > 1 else steps[:1]))
+    return text
+
+
+def _conv_transpose(args: Sequence[Any], kwargs: dict[str, Any], _out: Any) -> Work:
     weight, input_ = shape(args[1]), shape(args[0])
     if len(input_) == len(weight) - 1:
         input_ = (1, *input_)
-    return Work("conv_transpose", ops.conv_transpose_macs(input_, weight))
+    general = len(args) > 6 and isinstance(args[6], bool)
+    position = 8 if general else 6
+    groups = args[position] if len(args) > position else kwargs.get("groups", 1)
+    extents = Extents(groups, input_[0] * prod(input_[2:]), prod(weight[1:]), weight[0] // groups)
+    return Work(
+        "conv_transpose",
+        ops.conv_transpose_macs(input_, weight),
+        extents=extents,
+        variant=_variant(weight, args, kwargs, 5 if general else 7),
+    )
 
 
 def _linear(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
-    return Work("linear", ops.linear_macs(shape(out), args[0].shape[-1]))
+    extents = Extents(1, prod(out.shape[:-1]), out.shape[-1], args[0].shape[-1])
+    return Work("linear", ops.linear_macs(shape(out), args[0].shape[-1]), extents=extents)
 
 
 def _product(position: int) -> Formula:
     def work(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
-        left = args[position]
-        return Work("matmul", ops.matmul_macs(shape(out), left.shape[-1] if left.dim() else 1))
+        left, right = args[position], args[position + 1]
+        inner = left.shape[-1] if left.dim() else 1
+        stacked = right.dim() > 2 and out.dim() > 2
+        n = out.shape[-1] if right.dim() > 1 and out.dim() else 1
+        rows = prod(shape(out)) // max(n, 1)
+        m = out.shape[-2] if stacked else rows
+        extents = Extents(rows // max(m, 1), m, n, inner, "products" if stacked else "m")
+        return Work("matmul", ops.matmul_macs(shape(out), inner), extents=extents)
 
     return work
 
 
 def _addbmm(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
     left, right = args[1], args[2]
-    return Work("matmul", ops.matmul_macs((*left.shape[:-1], right.shape[-1]), left.shape[-1]))
+    extents = Extents(left.shape[0], left.shape[1], right.shape[-1], left.shape[-1], "products")
+    return Work("matmul", ops.matmul_macs((*left.shape[:-1], right.shape[-1]), left.shape[-1]), extents=extents)
 
 
 def _outer(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
@@ -134,7 +169,8 @@ def _attention(causal_position: int) -> Formula:
         if len(query) > 2 and query[-3] != key[-3]:
             notes.append(f"grouped queries {query[-3]}:{key[-3]}")
         macs = ops.attention_macs(query, key, value)
-        return Work("attention", macs, ops.attention_softmax_flops(query, key), ", ".join(notes))
+        extents = Extents(prod(query[:-2]), query[-2], key[-2], query[-1] + value[-1], "products")
+        return Work("attention", macs, ops.attention_softmax_flops(query, key), ", ".join(notes), extents)
 
     return work
 

@@ -182,4 +182,6 @@ def _named(records: list[Record]) -> Iterator[Op]:
             record.tensors,
             record.batched,
             work.note,
+            work.extents,
+            work.variant,
         )

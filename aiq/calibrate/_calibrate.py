@@ -1,0 +1,203 @@
+"""Calibrate this machine: memory, compute and the kernels of each runtime, with the errors of what was fitted."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aiq.calibrate._bandwidth import caches, largest_size, read_rates, sizes
+from aiq.calibrate._machine import NAME_FORM, bare_machine, explained, memory_bytes, with_rates
+from aiq.calibrate._measure import Probing, RuntimeTimes, measure_runtime
+from aiq.calibrate._models import PassCheck, check_passes, kernel_models
+from aiq.calibrate._probes import probes
+from aiq.calibrate._rows import KernelRow
+from aiq.calibrate._stability import Reference, Stability
+from aiq.quantize import Simulator
+from aiq.registry import load_runtime
+from aiq.runtimes import Deployment, Runtime
+from aiq.runtimes._threads import processors
+from hardware_specs import Ceiling, HardwareSpec
+from roofline.errors import AIQError, InputError
+
+# In this order: the last one gets the time that the first left. PyTorch only where neither is installed.
+DEFAULT_RUNTIMES = ("onnxruntime", "openvino")
+LEAST_SECONDS = 5.0
+_MEASURING = 0.7
+_NOMINAL = ("fp32", "bf16", "int8")
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A calibrated machine.
+
+    Attributes:
+        spec: What the file holds; ``spec.kernels[i].error`` is the error of each model on rows not fitted.
+        rows: Measured times that the models were fitted to.
+        checks: Whole passes of the probe networks, measured and predicted.
+        stability: Whether the machine held still.
+        notes: What was left out, and why.
+        seconds: Wall-clock seconds that it took.
+    """
+
+    spec: HardwareSpec
+    rows: tuple[KernelRow, ...]
+    checks: tuple[PassCheck, ...]
+    stability: Stability
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def calibrate(
+    runtimes: Sequence[str | Runtime] | None = None,
+    *,
+    seconds: float = 60.0,
+    threads: int | None = None,
+    name: str = "local",
+    seed: int = 0,
+    progress: Tell | None = None,
+) -> Calibration:
+    """Measure this machine and fit the kernel models of its runtimes, without counters or compiler.
+
+    Reads working sets from 16 KiB to four times the last cache; then runs small networks of many shapes through each
+    runtime, in each of its formats and in mixtures of them, profiled and not; fits one kernel model for each class of
+    ops and format, and scales them so that rows and changes of format add up to whole passes. What does not fit into
+    the time is left out, the least telling first, and the notes say so.
+
+    Args:
+        runtimes: Names or runtimes, calibrated in this order; by default ``onnxruntime`` and ``openvino`` as far as
+            they are installed, else ``torch``.
+        seconds: Time to take on a machine that does nothing else, at least 5.
+        threads: Threads of memory reads and of each pass; by default all processors that this process may use.
+        name: The machine's short name, for the file.
+        seed: Of weights, inputs and random mixtures.
+        progress: Called with a line now and then.
+
+    Raises:
+        UnknownNameError: An unknown runtime.
+        InputError: A runtime is not installed, or a setting is out of range.
+        DeployError: A runtime cannot run the probe networks.
+    """
+    started = time.perf_counter()
+    say = progress or (lambda _: None)
+    workers = _checked(seconds, threads, name)
+    chosen = _runtimes(runtimes)
+    date = datetime.date.today().isoformat()
+    reference = Reference()
+    reference.sample()
+    say("memory: reading working sets by size")
+    bare = _memory(reference, name, workers, date)
+    reference.sample()
+    say("tracing the probe networks")
+    probings = _probings(bare, seed)
+    measured: list[RuntimeTimes] = []
+    for number, runtime in enumerate(chosen):
+        left = started + _MEASURING * seconds - time.perf_counter()
+        share = max(left, 0.0) / (len(chosen) - number)
+        measured.append(measure_runtime(runtime, probings, seconds=share, threads=workers, seed=seed, tell=say))
+        reference.sample()
+    stability = _stability(reference, measured)
+    spec, rows, notes = _fitted(bare, measured, date, say)
+    checks = tuple(check for times in measured for check in check_passes(times, spec))
+    taken = time.perf_counter() - started
+    ran = ", ".join(times.version for times in measured)
+    note = f"Calibrated on {date} in {taken:.0f} s with {ran}. {stability.sentence.capitalize()}."
+    spec = HardwareSpec.model_validate({**spec.model_dump(), "note": " ".join([note, *(f"{n}." for n in notes)])})
+    return Calibration(spec, tuple(rows), checks, stability, tuple(notes), taken)
+
+
+def _checked(seconds: float, threads: int | None, name: str) -> int:
+    if not seconds >= LEAST_SECONDS:
+        raise InputError(f"a calibration takes at least {LEAST_SECONDS:.0f} s, got {seconds:g}. Next: raise --seconds.")
+    if not NAME_FORM.fullmatch(name):
+        raise InputError(
+            f"a machine's name has small letters, digits and hyphens, got {name!r}. Next: write for instance local."
+        )
+    most = processors()
+    if threads is not None and not 1 <= threads <= most:
+        raise InputError(f"threads must be 1 to {most}, got {threads}. Next: choose a number of processors.")
+    return threads or most
+
+
+def _runtimes(given: Sequence[str | Runtime] | None) -> list[Runtime]:
+    if given:
+        loaded = [load_runtime(each) if isinstance(each, str) else each for each in given]
+        return list({runtime.name: runtime for runtime in loaded}.values())
+    found = []
+    for each in DEFAULT_RUNTIMES:
+        with contextlib.suppress(AIQError):
+            found.append(load_runtime(each))
+    return found or [load_runtime("torch")]
+
+
+def _memory(reference: Reference, name: str, threads: int, date: str) -> HardwareSpec:
+    known = caches(threads)
+    largest = largest_size(known)
+    if (memory := memory_bytes()) is not None:
+        largest = int(min(largest, memory / 8))
+    working_sets = sizes(largest)
+    together = read_rates(working_sets, threads=threads)
+    alone = read_rates(working_sets, threads=1) if threads > 1 else together
+    return bare_machine(alone, together, known, reference, name=name, threads=threads, date=date)
+
+
+def _probings(bare: HardwareSpec, seed: int) -> list[Probing]:
+    """Return the probe networks, on a machine that has a ceiling of every format: their bytes are what counts."""
+    rate = bare.compute["fp32"]
+    nominal = bare.model_copy(update={"compute": {fmt: Ceiling(**rate.model_dump()) for fmt in _NOMINAL}})
+    found = []
+    for probe in probes(seed):
+        simulator = Simulator(probe.model, probe.model.trace(), probe.inputs)
+        found.append(Probing(Deployment(simulator), nominal))
+    return found
+
+
+def _stability(reference: Reference, measured: Sequence[RuntimeTimes]) -> Stability:
+    spreads = [done.spread for times in measured for done in times.passes]
+    stolen = [times.stolen for times in measured if times.stolen is not None]
+    return Stability(reference.drift, float(np.median(spreads)), max(stolen) if stolen else None)
+
+
+def _fitted(
+    bare: HardwareSpec, measured: Sequence[RuntimeTimes], date: str, say: Tell
+) -> tuple[HardwareSpec, list[KernelRow], list[str]]:
+    models, rows, notes = [], [], []
+    for times in measured:
+        say(f"{times.runtime}: fitting kernel models")
+        source = (
+            f"profiles and passes of probe networks at {_batches(times)} by {times.version} on "
+            f"{bare.title.partition(' (')[0]}, {date}"
+        )
+        found, used, short = kernel_models(times, bare, source=source, date=date, versions=_version(times))
+        models += found
+        rows += used
+        notes += _notes(times, short)
+    versions = {times.runtime: times.version for times in measured}
+    return explained(with_rates(bare, rows, versions, date).model_copy(update={"kernels": tuple(models)})), rows, notes
+
+
+def _batches(times: RuntimeTimes) -> str:
+    found = sorted({done.job.batch for done in times.passes})
+    return f"batch {', '.join(map(str, found))}"
+
+
+def _version(times: RuntimeTimes) -> dict[str, str]:
+    name, _, version = times.version.rpartition(" ")
+    return {name or times.runtime: version}
+
+
+def _notes(times: RuntimeTimes, short: Sequence[str]) -> list[str]:
+    found = [f"{times.runtime} has no {fmt}: {reason.rstrip('.')}" for fmt, reason in times.refused.items()]
+    if not times.named:
+        found.append(f"{times.runtime} tells no layers apart in its profile: no kernel models")
+    if times.left_out:
+        found.append(f"{times.runtime}: {times.left_out} networks were left out for lack of time, raise --seconds")
+    if short:
+        found.append(f"{times.runtime}: too few rows for a model of {', '.join(sorted(set(short)))}")
+    return found

@@ -1,0 +1,345 @@
+"""Time the probe networks on one runtime: rows in every format, and what changes of format cost beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiq.calibrate._attribution import attribute
+from aiq.calibrate._rows import KernelRow, kernel_rows
+from aiq.runtimes import DeployError, Deployment, Prepared, Runtime, Step, measure
+from hardware_specs import HardwareSpec
+from roofline import GraphEstimate, LayerPrecision, Precision, Scheme, estimate
+from roofline.estimate import resolve
+from roofline.graph import MATRIX_KINDS
+from roofline.kernels import Work
+from roofline.scheme import Rule
+from roofline.traffic import Row, build_rows
+
+# Codes and scales do not matter to the time: the recipe that is found fastest.
+FORMATS: Mapping[str, str] = {"fp32": "keep", "int8": "w8a8@nearest+max+channel+nobias", "bf16": "bf16"}
+BATCHES = (32, 1, 8)
+LEAST_SECONDS = 1e-7
+_ROUNDS = (3, 9)
+_PASSES = (3, 20)
+_PROFILE_S = 0.25
+_SAMPLE_S = 0.004
+_WARM_UP = 6
+# A step that stands for all that a profile does not tell apart: it is shared out like the rest of a pass.
+_ELSEWHERE = "elsewhere"
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Probing:
+    """A probe network on its way to runtimes.
+
+    Attributes:
+        deployment: What they build from.
+        machine: Any machine; bytes do not depend on its rates.
+    """
+
+    deployment: Deployment
+    machine: HardwareSpec
+
+    def rows(self, batch: int) -> tuple[Row, ...]:
+        """Return the rows of its estimates."""
+        return build_rows(self.deployment.simulator.graph, traffic="fused", batch=batch)
+
+    def estimate(self, scheme: Scheme, batch: int) -> GraphEstimate:
+        """Return the estimate of a scheme, for its bytes and changes of format."""
+        return estimate(self.deployment.simulator.graph, self.machine, scheme, batch=batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One probe network in one scheme at one batch size.
+
+    Attributes:
+        probing: The network.
+        label: ``fp32``, …; of a mixed scheme ``int8+fp32``.
+        scheme: The scheme.
+        batch: Samples in a pass.
+    """
+
+    probing: Probing
+    label: str
+    scheme: Scheme
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """For progress and files."""
+        return f"{self.probing.deployment.name} {self.label} batch {self.batch}"
+
+    @cached_property
+    def formats(self) -> dict[str, str]:
+        """Format of each layer."""
+        found = resolve(self.probing.deployment.simulator.graph, self.scheme)
+        return {layer: f.activations.name if f.activations else "fp32" for layer, f in found.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What was measured of a job.
+
+    Attributes:
+        job: The job.
+        seconds: Wall-clock seconds of one pass, not profiled.
+        spread: Interquartile range over the median.
+        row_seconds: Seconds of each row, which add up to ``seconds``; ``None`` of a mixed scheme.
+    """
+
+    job: Job
+    seconds: float
+    spread: float
+    row_seconds: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, eq=False)
+class RuntimeTimes:
+    """What was measured on one runtime.
+
+    Attributes:
+        runtime: Its name.
+        version: Name and version of its library.
+        formats: Formats that it runs the probes in.
+        passes: Measured jobs.
+        refused: Why a format is missing, by format.
+        left_out: Jobs for which there was no time.
+        stolen: Share of processor time that went to other machines meanwhile; ``None`` where it is not told.
+        named: Whether its profile tells layers apart; else there are no rows.
+    """
+
+    runtime: str
+    version: str
+    formats: tuple[str, ...]
+    passes: tuple[Pass, ...]
+    refused: Mapping[str, str]
+    left_out: int
+    stolen: float | None
+    named: bool
+
+
+def measure_runtime(
+    runtime: Runtime,
+    probings: Sequence[Probing],
+    *,
+    seconds: float,
+    threads: int | None = None,
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> RuntimeTimes:
+    """Prepare, profile and time as many jobs as fit into the time; the most telling ones first.
+
+    Uniform schemes are profiled once each; then all networks run in turn, without a profile. At least one job is done.
+
+    Args:
+        runtime: What runs them.
+        probings: The probe networks.
+        seconds: Time to take, seconds.
+        threads: Of one pass; by default all processors.
+        seed: Of the random mixed schemes.
+        tell: Called with a line of progress.
+
+    Raises:
+        DeployError: The runtime runs none of the probes in floating point.
+    """
+    say = tell or (lambda _: None)
+    end = time.perf_counter() + seconds
+    ready, refused = _formats(runtime, probings[0], threads)
+    formats = tuple(ready)
+    prepared: dict[Job, Prepared] = {}
+    profiles: dict[Job, NDArray[np.float64]] = {}
+    named, later, left_out = True, 0.0, 0
+    for job in _jobs(probings, formats, seed):
+        if prepared and time.perf_counter() + later > end:
+            left_out += 1
+            continue
+        say(f"{runtime.name}: {job.name}")
+        known = ready.get(job.label) if (job.probing, job.batch) == (probings[0], 1) else None
+        network, inputs = known or _prepared(runtime, job, threads), job.probing.deployment.example(job.batch)
+        once = _once(network, inputs)
+        later += max(once, _SAMPLE_S) * (_ROUNDS[0] + _WARM_UP)
+        prepared[job] = network
+        if "+" not in job.label:
+            passes = int(np.clip(_PROFILE_S / max(once, 1e-6), *_PASSES))
+            steps = network.profile(inputs, passes=passes)
+            named = named and any(step.layers for step in steps)
+            profiles[job] = _attributed(job, steps)
+    networks = [(network, job.probing.deployment.example(job.batch)) for job, network in prepared.items()]
+    spare = (end - time.perf_counter()) / max(later / (_ROUNDS[0] + _WARM_UP), 1e-9) - _WARM_UP
+    rounds = int(np.clip(spare, *_ROUNDS))
+    say(f"{runtime.name}: {len(networks)} networks in turn, {rounds} rounds")
+    timing = measure(networks, rounds=rounds, sample_s=_SAMPLE_S)
+    found = []
+    for job, taken in zip(prepared, timing.measurements, strict=True):
+        rows = spread_over(profiles[job], taken.seconds) if job in profiles and named else None
+        found.append(Pass(job, taken.seconds, taken.spread, rows))
+    return RuntimeTimes(runtime.name, runtime.version(), formats, tuple(found), refused, left_out, timing.stolen, named)
+
+
+def _attributed(job: Job, steps: Sequence[Step]) -> NDArray[np.float64]:
+    rows, priced = job.probing.rows(job.batch), job.probing.estimate(job.scheme, job.batch).layers
+    shares = np.array([layer.latency_s for layer in priced])
+    told = [step for step in steps if step.kind != _ELSEWHERE]
+    return attribute(job.probing.deployment.simulator.graph, rows, told, shares)
+
+
+def _formats(runtime: Runtime, probing: Probing, threads: int | None) -> tuple[dict[str, Prepared], dict[str, str]]:
+    """Return a network at batch 1 in each format that a runtime has kernels for, and why not in the others."""
+    found: dict[str, Prepared] = {}
+    refused: dict[str, str] = {}
+    for name in FORMATS:
+        job = Job(probing, name, _uniform(name), 1)
+        try:
+            network = _prepared(runtime, job, threads)
+        except DeployError as error:
+            if name == "fp32":
+                raise
+            refused[name] = str(error)
+            continue
+        executed = network.executed_precisions()
+        ran = [each.compute for each in executed.values()]
+        if name in {"fp32", "int8"} or ran.count(name) > len(ran) // 2:
+            found[name] = network
+        else:
+            reasons = [each.reason for each in executed.values() if each.reason]
+            refused[name] = max(reasons, key=reasons.count) if reasons else f"no {name} kernel ran"
+    return found, refused
+
+
+def _jobs(probings: Sequence[Probing], formats: Sequence[str], seed: int) -> Iterator[Job]:
+    """Yield jobs, the most telling first."""
+    pairs = [("int8", other) for other in formats if other != "int8"] if "int8" in formats else []
+    for batch in BATCHES[:2]:
+        for name in formats:
+            yield from (Job(probing, name, _uniform(name), batch) for probing in probings)
+    random = np.random.default_rng(seed)
+    for batch, order in product(BATCHES[:2], (None, random)):
+        for pair in pairs:
+            for probing in probings:
+                yield Job(probing, "+".join(pair), _mixed(probing, pair, order), batch)
+    for name in formats:
+        yield from (Job(probing, name, _uniform(name), BATCHES[2]) for probing in probings)
+
+
+def _uniform(name: str) -> Scheme:
+    return Scheme(LayerPrecision.parse(FORMATS[name]), name=name)
+
+
+def _mixed(probing: Probing, pair: Sequence[str], random: np.random.Generator | None) -> Scheme:
+    """Return a scheme of two formats in turn, or at random."""
+    first, second = (LayerPrecision.parse(FORMATS[name]) for name in pair)
+    layers = probing.deployment.simulator.graph.layers
+    chosen = [number % 2 == 1 if random is None else bool(random.random() < 0.5) for number in range(len(layers))]
+    rules = tuple(Rule(layer, second) for layer, other in zip(layers, chosen, strict=True) if other)
+    return Scheme(first, rules, name="+".join(pair))
+
+
+def _prepared(runtime: Runtime, job: Job, threads: int | None) -> Prepared:
+    return runtime.prepare(job.probing.deployment, job.scheme, batch=job.batch, threads=threads)
+
+
+def _once(network: Prepared, inputs: Sequence[NDArray[np.generic]]) -> float:
+    network.run(inputs)
+    started = time.perf_counter()
+    network.run(inputs)
+    return time.perf_counter() - started
+
+
+def spread_over(row_seconds: NDArray[np.float64], wall_s: float) -> NDArray[np.float64]:
+    """Make rows add up to the time of a whole pass.
+
+    What a pass takes beyond its steps (calling it, going from one operator to the next) is shared evenly by the rows
+    that ran; where the profile slowed the steps down, all are scaled.
+
+    Args:
+        row_seconds: From the profile, [rows].
+        wall_s: Of a pass that is not profiled.
+    """
+    total = float(row_seconds.sum())
+    ran = row_seconds > 0
+    if total <= 0:
+        return row_seconds
+    if wall_s < total:
+        return row_seconds * (wall_s / total)
+    return np.where(ran, row_seconds + (wall_s - total) / int(ran.sum()), 0.0)
+
+
+def measured_rows(times: RuntimeTimes) -> list[KernelRow]:
+    """Return what the kernel models of a runtime are fitted to: rows of uniform schemes, transitions of mixed ones.
+
+    Rows that do matrix work and took no time ran inside others. Of a mixed scheme, what its pass takes beyond its rows
+    as they ran in the uniform ones is the price of its transitions: one row of their mean bytes and mean time.
+    """
+    found: list[KernelRow] = []
+    uniform: dict[tuple[str, int, str], NDArray[np.float64]] = {}
+    for done in times.passes:
+        job = done.job
+        if done.row_seconds is not None:
+            uniform[job.probing.deployment.name, job.batch, job.label] = done.row_seconds
+            found += _uniform_rows(times.runtime, job, done.row_seconds)
+    for done in times.passes:
+        if done.row_seconds is None and (row := _transition(times, done, uniform)):
+            found.append(row)
+    return found
+
+
+def _uniform_rows(runtime: str, job: Job, row_seconds: NDArray[np.float64]) -> list[KernelRow]:
+    probing = job.probing
+    seconds = {
+        row.name: max(taken, LEAST_SECONDS)
+        for row, taken in zip(probing.rows(job.batch), row_seconds.tolist(), strict=True)
+        if row.moved and (taken > 0 or row.kind not in MATRIX_KINDS)
+    }
+    graph = probing.deployment.simulator.graph
+    return kernel_rows(graph, probing.machine, job.scheme, seconds, runtime=runtime, batch=job.batch)
+
+
+def _transition(
+    times: RuntimeTimes, done: Pass, uniform: Mapping[tuple[str, int, str], NDArray[np.float64]]
+) -> KernelRow | None:
+    job = done.job
+    changes = job.probing.estimate(job.scheme, job.batch).transitions
+    keys = {name: (job.probing.deployment.name, job.batch, name) for name in job.label.split("+")}
+    if not changes or not all(key in uniform for key in keys.values()):
+        return None
+    parts = {name: uniform[key] for name, key in keys.items()}
+    rows = job.probing.rows(job.batch)
+    plain = sum(parts[job.formats[row.anchor]][index] for index, row in enumerate(rows))
+    elements = float(np.mean([change.elements for change in changes]))
+    bits = [Precision.parse(c.source).bits + Precision.parse(c.target).bits for c in changes]
+    moved = float(np.mean([c.elements * both / 8 for c, both in zip(changes, bits, strict=True)]))
+    taken = max(float(done.seconds - plain) / len(changes), LEAST_SECONDS)
+    return KernelRow(times.runtime, "transition", tuple(sorted(parts)), Work(elements, moved), taken)
+
+
+def with_enough(rows: Sequence[KernelRow], fewest: int, apart: int) -> tuple[list[KernelRow], list[str]]:
+    """Return rows of which every class and format has enough to fit, and the classes that have not.
+
+    Formats of a class are taken together where one of them has fewer than ``apart`` rows; a class that has fewer than
+    ``fewest`` in all is left out.
+    """
+    kept: list[KernelRow] = []
+    short: list[str] = []
+    classes: dict[str, list[KernelRow]] = {}
+    for row in rows:
+        classes.setdefault(row.op, []).append(row)
+    for op, group in classes.items():
+        formats = dict.fromkeys(row.formats for row in group)
+        joined = tuple(dict.fromkeys(name for each in formats for name in each))
+        if len(group) < fewest:
+            short.append(op)
+        elif min(sum(row.formats == each for row in group) for each in formats) >= apart:
+            kept += group
+        else:
+            kept += [replace(row, formats=joined) for row in group]
+    return kept, short

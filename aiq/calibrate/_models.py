@@ -1,0 +1,134 @@
+"""From measured rows to kernel models whose sum is the time of a whole pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from aiq.calibrate._fit import FEWEST_ROWS, fit_kernels
+from aiq.calibrate._measure import Pass, RuntimeTimes, measured_rows, with_enough
+from aiq.calibrate._rows import KernelRow, four_digits
+from hardware_specs import HardwareSpec, KernelForm, KernelModel
+from roofline import estimate
+from roofline.graph import MATRIX_KINDS
+
+# Sums are put right by no more than this factor: beyond it the rows are wrong, and not their scale.
+_MOST_SCALE = 4.0
+# Formats with fewer rows of a class than this have one model together.
+_APART = 20
+_TIMES = ("start_s", "dispatch_s", "burst_s", "column_s")
+_RATES = ("rate_flops_per_s", "bandwidth_bytes_per_s", "cache_bandwidth_bytes_per_s")
+
+
+@dataclass(frozen=True, slots=True)
+class PassCheck:
+    """A whole pass of a probe network: what it took, and what its rows and transitions add up to.
+
+    Attributes:
+        runtime: What ran it.
+        network: The probe.
+        formats: ``fp32``, …; of a mixed scheme ``int8+fp32``.
+        batch: Samples.
+        measured_s: Wall-clock seconds.
+        predicted_s: Seconds predicted.
+    """
+
+    runtime: str
+    network: str
+    formats: str
+    batch: int
+    measured_s: float
+    predicted_s: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, less 1."""
+        return self.predicted_s / self.measured_s - 1.0
+
+
+def kernel_models(
+    times: RuntimeTimes, bare: HardwareSpec, *, source: str, date: str, versions: Mapping[str, str]
+) -> tuple[list[KernelModel], list[KernelRow], list[str]]:
+    """Fit the kernel models of a runtime, and scale each format so that its rows add up to whole passes.
+
+    Args:
+        times: What was measured.
+        bare: The machine without kernel models.
+        source: Where the times come from.
+        date: When they were taken.
+        versions: Of what ran them.
+
+    Returns:
+        The models, the rows that they were fitted to, and the classes that had too few rows for one.
+    """
+    rows, short = with_enough(measured_rows(times), FEWEST_ROWS, _APART)
+    if not rows:
+        return [], [], short
+    caches = [level.capacity_bytes.value for level in bare.memory if level.capacity_bytes]
+    # Any window: what was measured is no reason to price others by a bound.
+    fitted = fit_kernels(
+        [replace(row, variant="") for row in rows],
+        source=source,
+        date=date,
+        versions=versions,
+        largest_cache_bytes=max(caches, default=None),
+    )
+    return _balanced(fitted, times, bare), rows, short
+
+
+def _balanced(models: Sequence[KernelModel], times: RuntimeTimes, bare: HardwareSpec) -> list[KernelModel]:
+    """Scale the matrix work of each format by the median of what whole passes leave for it.
+
+    Rows are fitted by the logarithm of their time, which is right for the middle one and short for a sum.
+    """
+    machine = bare.model_copy(update={"kernels": tuple(models)})
+    found = []
+    factors = {fmt: _factor(times, machine, fmt) for fmt in times.formats}
+    for model in models:
+        factor = factors.get(model.formats[0], 1.0) if len(model.formats) == 1 and model.op in MATRIX_KINDS else 1.0
+        found.append(model if factor == 1.0 else model.model_copy(update={"form": scaled(model.form, factor)}))
+    return found
+
+
+def _factor(times: RuntimeTimes, machine: HardwareSpec, fmt: str) -> float:
+    found = []
+    for done in times.passes:
+        if done.job.label != fmt:
+            continue
+        priced = estimate(
+            done.job.probing.deployment.simulator.graph,
+            machine,
+            done.job.scheme,
+            batch=done.job.batch,
+            runtime=times.runtime,
+        )
+        own = sum(row.latency_s for row in priced.layers if row.model and len(row.model.formats) == 1)
+        if own > 0:
+            found.append((done.seconds - (priced.latency_s - own)) / own)
+    return float(np.clip(np.median(found), 1.0 / _MOST_SCALE, _MOST_SCALE)) if found else 1.0
+
+
+def scaled(form: KernelForm, factor: float) -> KernelForm:
+    """Return the form under which every kernel takes ``factor`` times as long."""
+    given: dict[str, Any] = form.model_dump()
+    for name in _TIMES:
+        given[name] = None if given[name] is None else four_digits(given[name] * factor)
+    for name in _RATES:
+        given[name] = None if given[name] is None else four_digits(given[name] / factor)
+    return KernelForm.model_validate(given)
+
+
+def check_passes(times: RuntimeTimes, machine: HardwareSpec) -> list[PassCheck]:
+    """Hold the models against the passes they come from: rows and transitions added up, beside the time measured."""
+    if times.runtime not in machine.runtimes:
+        return []
+    return [_check(done, times.runtime, machine) for done in times.passes]
+
+
+def _check(done: Pass, runtime: str, machine: HardwareSpec) -> PassCheck:
+    job, deployment = done.job, done.job.probing.deployment
+    predicted = estimate(deployment.simulator.graph, machine, job.scheme, batch=job.batch, runtime=runtime).latency_s
+    return PassCheck(runtime, deployment.name, job.label, job.batch, done.seconds, predicted)
