@@ -10,7 +10,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aiq needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[digits,nsga2]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[digits,nsga2,onnxruntime,openvino]' --group dev
 	touch $@
 
 $(VENV)/.bench: $(READY)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aiq._calibrate_command import calibrate_command
+from aiq._export_command import export_command
 from aiq._options import (
     Batch,
     CacheUrl,
@@ -29,6 +31,7 @@ from aiq._options import (
 )
 from aiq._reproduce_command import reproduce_commands
 from aiq._search_command import Edge, ending_hung_oracles, search_command
+from aiq._validate_command import validate_command
 
 if TYPE_CHECKING:
     from aiq._model import Model
@@ -108,12 +111,12 @@ def roofline(
 ) -> None:
     """Show what bounds each layer on a machine."""
     _check_format(fmt)
+    from aiq._recipes import read_scheme
     from aiq.report import check_writable
-    from roofline.scheme import Scheme
 
     target = check_writable(plot, (".svg", ".png")) if plot is not None else None
     machine = _machine(hardware, rates)
-    chosen = Scheme.parse(scheme) if scheme is not None else None
+    chosen = read_scheme(scheme) if scheme is not None else None
 
     from aiq._views import roofline_report
     from roofline import estimate
@@ -358,10 +361,14 @@ def _machine(name: str, rates: str) -> HardwareSpec:
     import hardware_specs
     from roofline.errors import InputError
 
-    if rates not in ("datasheet", "sustained"):
-        raise InputError(f"unknown rates {rates!r}: known: datasheet, sustained. Next: choose one.")
+    kind, colon, runtime = rates.partition(":")
+    if kind not in ("datasheet", "sustained", "calibrated") or (colon and (kind != "calibrated" or not runtime)):
+        known = "datasheet, sustained, calibrated[:RUNTIME]"
+        raise InputError(f"unknown rates {rates!r}: known: {known}. Next: choose one.")
     spec = hardware_specs.load(name)
-    if rates == "datasheet":
+    if kind == "calibrated":
+        return spec.calibrated(runtime or None)
+    if kind == "datasheet":
         return spec
     if not spec.has_sustained():
         raise InputError(f"{spec.name} has no measured sustained rate. Next: leave --rates at datasheet.")
@@ -411,7 +418,8 @@ def _tell(text: str, *, updates: bool = False) -> None:
 
 
 _edge = Edge(_model, _machine, _check_format, _show, _tell, _working)
-app.command("search")(search_command(_edge))
+for _command in (search_command, calibrate_command, export_command, validate_command):
+    app.command()(_command(_edge))
 app.add_typer(reproduce_commands(_edge), name="reproduce")
 
 
@@ -419,8 +427,8 @@ app.add_typer(reproduce_commands(_edge), name="reproduce")
 def main() -> None:
     """Run the command line.
 
-    Exit code 0 done, 1 findings or a search that failed, 2 a mistake that the user can mend, 3 no scheme meets the
-    constraints, 130 Ctrl-C.
+    Exit code 0 done, 1 findings, work that failed on its way or a machine too noisy, 2 a mistake that the user can
+    mend, 3 no scheme meets the constraints, 4 predictions outside the tolerance, 130 Ctrl-C.
     """
     from hardware_specs.errors import AIQError
 

@@ -1,7 +1,8 @@
 """Plan quantization before you pay for it.
 
 ``load_model`` finds a model, ``plan`` ranks candidate schemes on a machine before any evaluation, ``search`` finds the
-best one with few; the roofline model itself is in :mod:`roofline`, machines are in :mod:`hardware_specs`.
+best one with few, ``validate`` holds predictions against the stopwatch, ``export`` writes a network for a runtime; the
+roofline model itself is in :mod:`roofline`, machines are in :mod:`hardware_specs`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiq._driver import Budget
+    from aiq._export import Export, export
     from aiq._model import Model, load_model
     from aiq._plan import Candidate, Plan, plan
     from aiq._search import SearchSettings, search
     from aiq._search_result import SearchResult
+    from aiq._validate import validate
+    from aiq._validate_result import ValidateSettings, Validation
     from aiq.objective import Objective
     from aiq.problem import Constraints
 
@@ -22,28 +26,38 @@ _HOME = {
     "Budget": "aiq._driver",
     "Candidate": "aiq._plan",
     "Constraints": "aiq.problem",
+    "Export": "aiq._export",
     "Model": "aiq._model",
     "Objective": "aiq.objective",
     "Plan": "aiq._plan",
     "SearchResult": "aiq._search_result",
     "SearchSettings": "aiq._search",
+    "ValidateSettings": "aiq._validate_result",
+    "Validation": "aiq._validate_result",
+    "export": "aiq._export",
     "load_model": "aiq._model",
     "plan": "aiq._plan",
     "search": "aiq._search",
+    "validate": "aiq._validate",
 }
 
 __all__ = [
     "Budget",
     "Candidate",
     "Constraints",
+    "Export",
     "Model",
     "Objective",
     "Plan",
     "SearchResult",
     "SearchSettings",
+    "ValidateSettings",
+    "Validation",
+    "export",
     "load_model",
     "plan",
     "search",
+    "validate",
 ]
 
 

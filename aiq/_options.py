@@ -18,11 +18,15 @@ Inputs = Annotated[
         "--input", metavar="[NAME=]1,3,224,224[:DTYPE]", help="Shape of an input, batch first; repeat for several."
     ),
 ]
-Hardware = Annotated[str, typer.Option("--hardware", help="A machine: see 'aiq specs list', or a .toml file.")]
+Hardware = Annotated[str, typer.Option("--hardware", help="A machine: see 'aiq specs list', or a .toml or .json file.")]
 Batch = Annotated[int | None, typer.Option("--batch", help="Samples at once; by default the input's.")]
 Traffic = Annotated[str, typer.Option("--traffic", help="paper, unfused or fused.")]
 Rates = Annotated[
-    str, typer.Option("--rates", help="datasheet peaks, or sustained rates where somebody measured them.")
+    str,
+    typer.Option(
+        "--rates",
+        help="datasheet peaks; sustained rates where somebody measured them; or calibrated[:RUNTIME], kernel models.",
+    ),
 ]
 Format = Annotated[str, typer.Option("--format", help="table, json, csv or md.")]
 CacheUrl = Annotated[

@@ -9,9 +9,10 @@ from aiq import zoo
 from aiq._plan import Candidate, Plan
 from aiq._probe import Probe
 from aiq.report import Column, Report
-from hardware_specs import HardwareSpec
+from hardware_specs import HardwareSpec, KernelModel
 from roofline import GraphEstimate, OpGraph, Transition
 from roofline.estimate import resolve
+from roofline.kernels import UNCALIBRATED_SHARE
 from roofline.units import number, percent, si
 
 _NOTICEABLE = 1.005
@@ -75,7 +76,18 @@ def roofline_report(estimate: GraphEstimate) -> Report:
     data = estimate.to_dict()
     rows = [*data["layers"], *(_transition_row(t, estimate) for t in estimate.transitions if t.latency_s)]
     notes = [*_fit(estimate), *_reasons(estimate), *_unpriced(estimate), *_changes(estimate), *estimate.assumptions]
-    return Report(_roofline_headline(estimate), _ROOFLINE_COLUMNS, rows, notes, data)
+    columns: tuple[Column, ...] = _ROOFLINE_COLUMNS
+    if estimate.hardware.rates == "calibrated":
+        columns += (
+            Column("latency_interval_s", "90 % interval", lambda v: f"{_seconds(v[0])} to {_seconds(v[1])}", drop=9),
+            Column("model", "model", lambda v: v or "bound", drop=9),
+        )
+    return Report(_roofline_headline(estimate), columns, rows, notes, data)
+
+
+def _interval(estimate: GraphEstimate) -> str:
+    ends = estimate.latency_interval_s
+    return f", 90 % between {si(ends[0], 's')} and {si(ends[1], 's')}" if ends else ""
 
 
 def _roofline_headline(estimate: GraphEstimate) -> str:
@@ -88,7 +100,7 @@ def _roofline_headline(estimate: GraphEstimate) -> str:
     total = estimate.latency_s
     return (
         f"{what}: {number(estimate.arithmetic_intensity, digits=4)} FLOP/byte, {si(total, 's')} "
-        f"(bound from {estimate.hardware.rates_label}), {si(estimate.throughput_per_s, 'samples/s')}; "
+        f"({estimate.hardware.time_label}{_interval(estimate)}), {si(estimate.throughput_per_s, 'samples/s')}; "
         f"{si(estimate.flops, 'FLOP')} (1 MAC = 2 FLOP), {si(estimate.bytes, 'B')} moved; "
         f"bound by {_shares(estimate.latency_by_bound, total)}"
     )
@@ -123,6 +135,8 @@ def _transition_row(transition: Transition, estimate: GraphEstimate) -> dict[str
         "level": estimate.hardware.memory[0].name,
         "latency_s": transition.latency_s,
         "share": transition.latency_s / estimate.latency_s,
+        "latency_interval_s": transition.interval_s,
+        "model": transition.model.label if transition.model else None,
     }
 
 
@@ -187,7 +201,7 @@ def plan_report(plan: Plan) -> Report:
     headline = (
         f"{plan.graph.model}, batch {plan.batch}, {plan.traffic} traffic on {plan.hardware.title}: of "
         f"{len(plan.candidates)} schemes {best.name} ranks first for {goal.target} at lambda {goal.lam:g}: "
-        f"{intensity} FLOP/byte against {before}, {speed} (bound from {plan.hardware.rates_label})"
+        f"{intensity} FLOP/byte against {before}, {speed} ({plan.hardware.time_label})"
     )
     columns = (
         Column("rank", "#", str, right=True),
@@ -238,6 +252,13 @@ def _plan_notes(plan: Plan) -> list[str]:
     misfits = [c.name for c in plan.candidates if c.estimate.fits is False]
     if misfits:
         notes.insert(0, f"does not fit the memory of {plan.hardware.name}: {', '.join(misfits)}")
+    bounds = [c.name for c in plan.candidates if sum(c.estimate.uncalibrated.values()) > UNCALIBRATED_SHARE]
+    if bounds:
+        notes.insert(
+            0,
+            f"times that are in good part bounds, for want of kernel models, and look too fast beside the others: "
+            f"{_some(bounds)}",
+        )
     if plan.graph.keep_weights:
         notes.append(f"weights declared as kept: {', '.join(plan.graph.keep_weights)}")
     for name, calls in cost.calls.items():
@@ -312,6 +333,7 @@ def spec_report(spec: HardwareSpec) -> Report:
         add(f"memory.{level.name}.capacity", "B", level.capacity_bytes)
     add("launch_overhead", "s", spec.launch_overhead_s)
     add("tdp", "W", spec.tdp_w)
+    rows += [_kernel_row(model) for model in spec.kernels]
     columns = (
         Column("field", "field"),
         Column("value", "value", lambda v: f"{v:.4g}", right=True),
@@ -322,6 +344,17 @@ def spec_report(spec: HardwareSpec) -> Report:
     notes = [spec.note] if spec.note else []
     data = {"schema_version": 1, **spec.model_dump(mode="json")}
     return Report(f"{spec.name}: {spec.title} ({spec.architecture})", columns, rows, notes, data)
+
+
+def _kernel_row(model: KernelModel) -> dict[str, Any]:
+    rate, error = model.form.rate_flops_per_s, model.error
+    return {
+        "field": f"kernels.{model.runtime}.{model.label}",
+        "value": rate or model.form.bandwidth_bytes_per_s,
+        "unit": "FLOP/s" if rate else "B/s",
+        "kind": model.kind,
+        "source": f"median error {percent(error.median_ape)} on {error.rows} rows ({error.method}); {model.source}",
+    }
 
 
 def zoo_report() -> Report:

@@ -12,10 +12,12 @@ from roofline.errors import InputError
 if TYPE_CHECKING:
     from aiq.additive import AdditiveOracle
     from aiq.oracle import Oracle, OracleContext
+    from aiq.runtimes import Runtime
     from aiq.strategy import Strategy
 
 STRATEGIES = "aiq.strategies"
 ORACLES = "aiq.oracles"
+RUNTIMES = "aiq.runtimes"
 
 
 def strategy_names() -> list[str]:
@@ -89,6 +91,25 @@ def load_additive_oracle(text: str, context: OracleContext) -> AdditiveOracle:
         raise AIQError(f"oracle {name!r} says it is additive and has no loss_table. Next: mend its package.")
     found: AdditiveOracle = oracle
     return found
+
+
+def runtime_names() -> list[str]:
+    """Return the names of the known runtimes, installed or not."""
+    return _names(RUNTIMES)
+
+
+def load_runtime(name: str) -> Runtime:
+    """Return a runtime that can be used here.
+
+    Raises:
+        UnknownNameError: No runtime of that name is known.
+        AIQError: What it needs is not installed; the message names the extra.
+    """
+    make = _load(RUNTIMES, "runtime", name)
+    runtime: Runtime = _built("runtime", name, make)
+    if reason := runtime.available():
+        raise InputError(f"runtime {name!r} cannot be used: {reason}.")
+    return runtime
 
 
 def _is_additive(factory: Any) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import subprocess
 import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -202,7 +204,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(built)
 
 
-def project() -> dict[str, object]:
+def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
@@ -228,5 +230,15 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> No
 
 def test_wheel_entry_points(wheel: zipfile.ZipFile) -> None:
     name = next(n for n in wheel.namelist() if n.endswith("entry_points.txt"))
-    text = wheel.read(name).decode()
-    assert "[console_scripts]\naiq = cli:main" in text
+    found = configparser.ConfigParser(delimiters=("=",))
+    found.read_string(wheel.read(name).decode())
+    declared = project()
+    assert {"aiq.oracles", "aiq.strategies"} < set(found.sections())
+    assert {g: dict(found[g]) for g in found.sections()} == {
+        "console_scripts": declared["scripts"],
+        **declared["entry-points"],
+    }
+    for group in found.sections():
+        for key, value in found[group].items():
+            assert f"{value.partition(':')[0].replace('.', '/')}.py" in wheel.namelist()
+            assert callable(EntryPoint(key, value, group).load())

@@ -276,6 +276,7 @@ def test_rates_that_nobody_measured(here: Path) -> None:
         ("p.json", f'{{"version": {LONG}}}', ()),
         ("q.toml", '[[rules]]\nlayers = "re:a{99999999999}"\nprecision = "w8"', ("is no regular expression",)),
         ("r.toml", f'default = "w4:g{LONG}"', ()),
+        ("s.toml", 'default = "w4@foo"', ("recipe 'foo': unknown word 'foo': known: nearest, gptq, max",)),
     ],
 )
 def test_scheme_files(here: Path, name: str, text: str | bytes, parts: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from tests.refusals import LONG, PLAN, ROOFLINE, refusal
         (
             ("roofline", "resnet20", "--hardware", "h10"),
             "unknown hardware 'h10': did you mean 'h100' or 'v100' or 'h200'? "
-            "Next: run 'aiq specs list', or give a path to a .toml file.",
+            "Next: run 'aiq specs list', or give a path to a .toml or .json file.",
         ),
         (
             (*ROOFLINE, "--scheme", "w8,conv11=keep"),
@@ -39,7 +39,10 @@ from tests.refusals import LONG, PLAN, ROOFLINE, refusal
             "unknown traffic model 'fusd': known: paper, unfused, fused. Next: choose one.",
         ),
         ((*PLAN, "--traffic", "x"), "unknown traffic model 'x': known: paper, unfused, fused. Next: choose one."),
-        ((*ROOFLINE, "--rates", "peak"), "unknown rates 'peak': known: datasheet, sustained. Next: choose one."),
+        (
+            (*ROOFLINE, "--rates", "peak"),
+            "unknown rates 'peak': known: datasheet, sustained, calibrated[:RUNTIME]. Next: choose one.",
+        ),
         *(
             ((*command, "--format", "xml"), "unknown format 'xml': known: table, json, csv, md. Next: choose one.")
             for command in (("graph", "digits_cnn"), ROOFLINE, PLAN, ("specs", "list"), ("specs", "show", "t4"))
@@ -82,7 +85,7 @@ from tests.refusals import LONG, PLAN, ROOFLINE, refusal
         (
             ("specs", "show", "h10"),
             "unknown hardware 'h10': did you mean 'h100' or 'v100' or 'h200'? "
-            "Next: run 'aiq specs list', or give a path to a .toml file.",
+            "Next: run 'aiq specs list', or give a path to a .toml or .json file.",
         ),
     ],
 )
@@ -105,6 +108,33 @@ def test_unknown_precision(precision: str) -> None:
         text = refusal(*arguments)
         assert "precision" in text
     assert repr(precision) in refusal(*ROOFLINE, "--scheme", f"w8,conv1={precision}")
+
+
+SEARCH = ("search", "digits_cnn", "--cache", "none")
+
+
+@pytest.mark.parametrize("command", [(*SEARCH, "--formats"), (*PLAN, "--formats"), (*ROOFLINE, "--scheme")])
+@pytest.mark.parametrize(
+    ("precision", "sentence"),
+    [
+        (
+            "w8@foo",
+            "recipe 'foo': unknown word 'foo': known: nearest, gptq, max, mse, percentile, channel, tensor, bias, "
+            "nobias. Next: join some of these by '+'.",
+        ),
+        ("keep/int8@max+mse", "recipe 'max+mse': 'mse' contradicts a word before it. Next: drop one of them."),
+    ],
+)
+def test_a_recipe_that_no_quantizer_can_follow(command: tuple[str, ...], precision: str, sentence: str) -> None:
+    origin = f"scheme {precision!r}: " if command[-1] == "--scheme" else ""
+    assert refusal(*command, precision) == origin + sentence
+
+
+def test_recipes_of_rules_are_checked_too() -> None:
+    assert refusal(*ROOFLINE, "--scheme", "w8,conv1=w4@gtpq").startswith(
+        "scheme 'w8,conv1=w4@gtpq': recipe 'gtpq': unknown word 'gtpq': known: nearest, gptq, "
+    )
+    assert run(*ROOFLINE, "--scheme", "w8@nearest+max,conv1=w4@gptq+tensor").code == 0
 
 
 @pytest.mark.parametrize(

@@ -52,23 +52,32 @@ finally:
 """
 
 
+def loading(arguments: list[str], before: str = "") -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run the command in another process; return it and the packages that it loaded, the last line of its stderr."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", before + _LOADED, *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "cli" in loaded
+    return done, loaded
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["--version"], ["specs", "list"]])
 def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", _LOADED, *arguments], env=env, capture_output=True, text=True, check=False
-    )
+    done, loaded = loading(arguments)
     assert done.returncode == 0
-    loaded = set(done.stderr.split())
-    assert "cli" in loaded
     assert not loaded & {"torch", "matplotlib", "scipy", "pandas", "sklearn"}
 
 
+def test_a_scheme_is_refused_before_anything_heavy_loads() -> None:
+    done, loaded = loading(["roofline", "digits_cnn", "--scheme", "w8@foo"])
+    assert done.returncode == 2
+    assert done.stderr.startswith("aiq: scheme 'w8@foo': recipe 'foo': unknown word 'foo': known: nearest, gptq, ")
+    assert not loaded & {"torch", "matplotlib", "scipy"}
+
+
 def test_the_light_check_can_fail() -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    code = "import scipy\n" + _LOADED
-    done = subprocess.run([sys.executable, "-c", code, "--help"], env=env, capture_output=True, text=True, check=False)
-    assert "scipy" in done.stderr.split()
+    assert "scipy" in loading(["--help"], before="import scipy\n")[1]
 
 
 def test_the_installed_command(tmp_path: Path) -> None:

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import cli
+import hardware_specs
+from tests.calibrated import CALIBRATED
+from tests.commands import run
+from tests.validating import deployment
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -46,6 +50,18 @@ def test_plan_example_prints_what_follows_it(
     with contextlib.suppress(SystemExit):
         cli.main()
     assert capsys.readouterr().out.rstrip("\n") == expected_after("$ aiq plan")
+
+
+def test_validate_example_is_accepted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It plans the measurements on a machine that was made up; nothing is measured."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("aiq._validate.Deployment", lambda _: deployment())
+    (here / "machine.json").write_text(hardware_specs.to_json(CALIBRATED))
+    command = next(text for _, text in blocks() if text.startswith("$ aiq validate")).removeprefix("$ aiq").split()
+    code, out, err = run(*command, "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.startswith("digits_cnn on openvino ")
+    assert "30 schemes at batch 1 and 32, 15 samples of each" in out
 
 
 def test_example_has_ten_lines() -> None:

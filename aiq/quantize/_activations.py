@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,8 +12,6 @@ from aiq.quantize._scales import Grid, fit_grid
 from roofline.precision import Precision
 
 _MOST_SAMPLES = 1 << 17
-
-Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +51,33 @@ def activation_grid(seen: Range, precision: Precision, recipe: Recipe) -> Grid:
     return fit_grid(values, affine, recipe.clip)
 
 
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """Puts a tensor on a format's grid, out of place.
+
+    Attributes:
+        precision: The format.
+        grid: One scale and zero point for the tensor; ``None`` for floating-point formats.
+        top: Greatest magnitude that calibration saw, which FP8 is scaled by.
+    """
+
+    precision: Precision
+    grid: Grid | None
+    top: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of the same shape and type on the grid."""
+        if self.grid is not None:
+            scale, zero = float(self.grid.scale), int(self.grid.zero)
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero, self.grid.low, self.grid.high)
+        if self.precision.name.startswith("fp8"):
+            dtype = CASTS[self.precision.name]
+            scale = self.top / torch.finfo(dtype).max
+            return (x / scale).clamp(-self.top / scale, self.top / scale).to(dtype).to(x.dtype) * scale
+        return fake_quantize(x.reshape(1, -1), self.precision).reshape(x.shape).to(x.dtype)
+
+
 def activation_rounding(seen: Range, precision: Precision, recipe: Recipe) -> Rounding:
-    """Return the function that puts a tensor on a format's grid, out of place."""
-    if precision.is_float:
-        if precision.name.startswith("fp8"):
-            top = max(abs(seen.low), abs(seen.high)) or 1.0
-            scale = top / torch.finfo(CASTS[precision.name]).max
-            dtype = CASTS[precision.name]
-            return lambda x: (x / scale).clamp(-top / scale, top / scale).to(dtype).to(x.dtype) * scale
-        return lambda x: fake_quantize(x.reshape(1, -1), precision).reshape(x.shape).to(x.dtype)
-    grid = activation_grid(seen, precision, recipe)
-    scale, zero = float(grid.scale), int(grid.zero)
-    return lambda x: torch.fake_quantize_per_tensor_affine(x, scale, zero, grid.low, grid.high)
+    """Return what puts a tensor of that range on a format's grid."""
+    top = max(abs(seen.low), abs(seen.high)) or 1.0
+    return Rounding(precision, None if precision.is_float else activation_grid(seen, precision, recipe), top)

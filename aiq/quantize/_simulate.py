@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +22,7 @@ from aiq.quantize._fold import CONVOLUTIONS, fold_batch_norms
 from aiq.quantize._intercept import Interceptor, Watcher, find_sites
 from aiq.quantize._recipe import Recipe
 from aiq.quantize._statistics import Calibration, calibrate
-from aiq.quantize._weights import quantize_weight
+from aiq.quantize._weights import QuantizedWeight, quantize_weight
 from roofline import LayerPrecision, OpGraph, Precision, Scheme
 from roofline.estimate import resolve
 
@@ -61,12 +64,12 @@ class Simulator:
         self._owned: dict[str, list[str]] = {}
         for layer, name in self.sites.weights.values():
             self._owned.setdefault(layer, []).append(name)
-        self._biases = self._give_biases()
+        self.biases = self._give_biases()
         if any(isinstance(m, nn.Conv2d) for m in self.module.modules()):
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._originals = {name: self._tensors[name].data for name in (*self._all_weights(), *self._biases.values())}
-        self._calibration_inputs = first(calibration, CALIBRATION_EXAMPLES)
-        self._weights: dict[tuple[str, Precision, Recipe], dict[str, torch.Tensor]] = {}
+        self._originals = {name: self._tensors[name].data for name in (*self._all_weights(), *self.biases.values())}
+        self.calibration_inputs = first(calibration, CALIBRATION_EXAMPLES)
+        self._weights: dict[tuple[str, Precision, Recipe], dict[str, QuantizedWeight]] = {}
         self._roundings: dict[tuple[str, int, Precision, Recipe], Rounding] = {}
         self._applied: dict[str, tuple[Precision | None, str]] = {}
 
@@ -99,7 +102,7 @@ class Simulator:
         """What the float model showed on the calibration inputs; computed on first use."""
         self.apply(Scheme())
         try:
-            return calibrate(self.call, self.sites, batches(self._calibration_inputs, BATCH))
+            return calibrate(self.call, self.sites, batches(self.calibration_inputs, BATCH))
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise OracleError(
@@ -112,20 +115,21 @@ class Simulator:
         """Everything that the outputs depend on apart from scheme and inputs."""
         return {
             "weights": model_digest(self.model),
-            "calibration": tensor_digest(*tensors(self._calibration_inputs)),
+            "calibration": tensor_digest(*tensors(self.calibration_inputs)),
             "quantizer": code_digest(aiq.quantize),
             "versions": f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
         }
 
     def call(self, batch: Any) -> Any:
         """Call the network as it is applied now."""
-        if isinstance(batch, dict):
-            return self.module(**batch)
-        if isinstance(batch, tuple):
-            return self.module(*batch)
-        if batch.dim() == 4:
-            batch = batch.contiguous(memory_format=torch.channels_last)
-        return self.module(batch)
+        with operator_by_operator():
+            if isinstance(batch, dict):
+                return self.module(**batch)
+            if isinstance(batch, tuple):
+                return self.module(*batch)
+            if batch.dim() == 4:
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            return self.module(batch)
 
     def apply(self, scheme: Scheme) -> dict[str, LayerPrecision]:
         """Put the weights of a scheme in place; return the formats of every layer.
@@ -147,25 +151,39 @@ class Simulator:
         return formats
 
     def _quantized(self, layer: str, precision: Precision | None, text: str) -> dict[str, torch.Tensor]:
-        bias = self._biases.get(layer)
-        names = [*self._owned[layer], *([bias] if bias else [])]
+        bias = self.biases.get(layer)
+        found = {name: self._originals[name] for name in (*self._owned[layer], *([bias] if bias else []))}
         if precision is None:
-            return {name: self._originals[name] for name in names}
-        recipe = Recipe.parse(text, precision)
-        key = layer, precision, recipe
+            return found
+        for name, quantized in self.weights(layer, precision, text).items():
+            found[name] = quantized.values
+            if bias and quantized.bias_shift is not None:
+                found[bias] = self._originals[bias] + quantized.bias_shift
+        return found
+
+    def weights(self, layer: str, precision: Precision, recipe: str = "") -> dict[str, QuantizedWeight]:
+        """Return a layer's weights on the grid of a format, by parameter name; each is computed once.
+
+        Raises:
+            InputError: An unknown recipe.
+        """
+        chosen = Recipe.parse(recipe, precision)
+        key = layer, precision, chosen
         if key not in self._weights:
-            found = {name: self._originals[name] for name in names}
+            found = {}
             for name in self._owned[layer]:
                 original = self._originals[name]
-                inputs = self.calibration.inputs.get(name)
-                axis = self.calibration.axes.get(name, 0)
-                quantized = quantize_weight(original, precision, recipe, inputs, axis=axis)
-                found[name] = torch.empty_like(original).copy_(quantized.values)
-                if bias and quantized.bias_shift is not None:
-                    found[bias] = self._originals[bias] + quantized.bias_shift
+                inputs, axis = self.calibration.inputs.get(name), self.calibration.axes.get(name, 0)
+                quantized = quantize_weight(original, precision, chosen, inputs, axis=axis)
+                values = torch.empty_like(original).copy_(quantized.values)
+                found[name] = replace(quantized, values=values)
             self._weights[key] = found
-            log.info("quantized %s to %s by %s", layer, precision, recipe)
+            log.info("quantized %s to %s by %s", layer, precision, chosen)
         return self._weights[key]
+
+    def original(self, name: str) -> torch.Tensor:
+        """Return a quantizable parameter in floating point, with what was folded into it."""
+        return self._originals[name]
 
     def interceptor(self, formats: dict[str, LayerPrecision]) -> Interceptor | None:
         """Return what quantizes the activations of one forward pass; ``None`` where they stay in floating point."""
@@ -173,12 +191,19 @@ class Simulator:
             return None
 
         def read(site: str, operand: int, tensor: torch.Tensor) -> torch.Tensor | None:
-            rounding = self._rounding(site, operand, formats)
+            rounding = self.rounding(site, operand, formats)
             return None if rounding is None or not tensor.numel() else rounding(tensor)
 
         return Interceptor(self.sites, read)
 
-    def _rounding(self, site: str, operand: int, formats: dict[str, LayerPrecision]) -> Rounding | None:
+    def rounding(self, site: str, operand: int, formats: Mapping[str, LayerPrecision]) -> Rounding | None:
+        """Return what an operand of a layer or product goes through before it is read; ``None`` where it is left alone.
+
+        Args:
+            site: A layer, or ``product N`` (see :class:`aiq.quantize._intercept.Sites`).
+            operand: Its position among the activations that the site reads.
+            formats: Of every layer.
+        """
         own = formats.get(self.sites.layer_of(site), LayerPrecision())
         writers = [formats[layer] for layer in self.sites.feeds.get(site, ()) if layer in formats]
         wanted = [f for f in (own, *writers) if f.activations is not None]
@@ -219,6 +244,17 @@ class Simulator:
         """Run one batch with the weights in place, in floating-point activations, and call back at each layer."""
         with torch.inference_mode(), Interceptor(self.sites, lambda *_: None, watch):
             return as_tensor(self.call(batch), self.model.name)
+
+
+@contextmanager
+def operator_by_operator() -> Iterator[None]:
+    """Keep PyTorch from running an encoder layer as one fused operator, inside which nothing can be rounded."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def as_tensor(output: Any, name: str) -> torch.Tensor:

@@ -34,11 +34,30 @@ class QuantizedWeight:
         values: Float32, of the weight's shape.
         grid: Its grid over [C, G, K / G]; ``None`` for floating-point formats.
         bias_shift: What is to be added to the bias, float32 [C]; ``None`` without inputs to know it from.
+        axis: Axis of the output channels.
+        group_size: Values that share a scale, along the flattened input axes.
     """
 
     values: torch.Tensor
     grid: Grid | None
     bias_shift: torch.Tensor | None
+    axis: int = 0
+    group_size: int = 0
+
+    def codes(self) -> torch.Tensor:
+        """Return the integers that stand for the values, int8 or uint8 of the weight's shape.
+
+        Raises:
+            ValueError: The format is floating point.
+        """
+        if self.grid is None:
+            raise ValueError("a floating-point format has no codes")
+        moved = self.values.to(torch.float64).movedim(self.axis, 0)
+        flat = moved.reshape(moved.shape[0], -1)
+        groups, _ = grouped(flat, self.group_size)
+        codes = self.grid.codes(groups).reshape(len(flat), -1)[:, : flat.shape[1]]
+        kind = torch.uint8 if self.grid.low >= 0 else torch.int8
+        return codes.to(kind).reshape(moved.shape).movedim(0, self.axis)
 
 
 def quantize_weight(
@@ -57,19 +76,20 @@ def quantize_weight(
     flat = moved.reshape(moved.shape[0], -1)
     if precision.is_float:
         values, grid = fake_quantize(flat, precision).to(torch.float64), None
+        group_size = flat.shape[1]
     else:
-        values, grid = _integers(flat.to(torch.float64), precision, recipe, inputs)
+        values, grid, group_size = _integers(flat.to(torch.float64), precision, recipe, inputs)
     shift = None
     if inputs is not None and recipe.bias_correction:
         error = (flat.to(torch.float64) - values).reshape(len(inputs.mean), -1, flat.shape[1])
         shift = torch.einsum("gck,gk->gc", error, inputs.mean).reshape(-1).to(torch.float32)
     shaped = values.to(torch.float32).reshape(moved.shape).movedim(0, axis)
-    return QuantizedWeight(shaped, grid, shift)
+    return QuantizedWeight(shaped, grid, shift, axis, group_size)
 
 
 def _integers(
     flat: torch.Tensor, precision: Precision, recipe: Recipe, inputs: InputStatistics | None
-) -> tuple[torch.Tensor, Grid]:
+) -> tuple[torch.Tensor, Grid, int]:
     channels, size = flat.shape
     importance = None
     if inputs is not None:
@@ -92,6 +112,6 @@ def _integers(
             rows = slice(index * per_group, (index + 1) * per_group)
             part = Grid(grid.scale[rows], grid.zero[rows], grid.low, grid.high)
             parts.append(gptq(flat[rows], part, group_size, moment))
-        return torch.cat(parts), grid
+        return torch.cat(parts), grid, group_size
     groups, _ = grouped(flat, group_size)
-    return grid.rounded(groups).reshape(channels, -1)[:, :size], grid
+    return grid.rounded(groups).reshape(channels, -1)[:, :size], grid, group_size
