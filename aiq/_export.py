@@ -23,7 +23,7 @@ from aiq.quantize import Simulator
 from aiq.quantize._simulate import first, tensors
 from aiq.runtimes import DeployError, Deployment
 from roofline import LayerPrecision, OpGraph, Scheme
-from roofline.errors import InputError, unknown_name
+from roofline.errors import AIQError, InputError, unknown_name
 from roofline.estimate import resolve
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def export(
     deployment = Deployment(simulator)
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
-        written = kind.write(deployment, scheme, made, batch=batch)
+        written = _write(kind, deployment, scheme, made, target, batch=batch)
         check = _check(simulator, scheme, written, inputs)
         packages = ("aiq-roofline", "torch", *kind.needs)
         versions = {package: version(package.replace("_", "-")) for package in packages}
@@ -213,6 +213,18 @@ def export(
         (made / REPORT_FILE).write_text(f"{json.dumps(found.to_dict(), indent=2)}\n", "utf-8")
         _move(made, place)
     return found
+
+
+def _write(kind: Target, deployment: Deployment, scheme: Scheme, folder: Path, target: str, *, batch: int) -> Written:
+    try:
+        return kind.write(deployment, scheme, folder, batch=batch)
+    except AIQError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(".")
+        raise DeployError(
+            f"{deployment.name} cannot be written for {target}: {reason}. Next: choose another target."
+        ) from error
 
 
 def _target(name: str) -> Target:

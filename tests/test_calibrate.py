@@ -48,7 +48,7 @@ def test_a_network_that_no_calibration_saw_is_predicted(lawful: Calibration, tex
 def test_models_state_their_errors_and_where_they_come_from(lawful: Calibration) -> None:
     assert {model.runtime for model in lawful.spec.kernels} == {NAME}
     labels = {model.label for model in lawful.spec.kernels}
-    assert {"conv fp32", "conv int8", "transition fp32/int8"} <= labels
+    assert {"conv fp32", "conv int8", "transition int8/fp32"} <= labels
     for model in lawful.spec.kernels:
         assert model.error.method in {"leave-one-out", "k-fold"}
         assert model.versions == {"lawful": "1.0"}

@@ -14,15 +14,19 @@ from torch.nn import functional as F
 from aiq._model import Model
 from aiq.calibrate._attribution import attribute
 from aiq.calibrate._measure import (
+    Changes,
+    Job,
     Pass,
     Probing,
     RuntimeTimes,
+    _mixed,
     measure_runtime,
+    measured_changes,
     measured_rows,
     spread_over,
     with_enough,
 )
-from aiq.calibrate._models import scaled
+from aiq.calibrate._models import fit_changes, scaled
 from aiq.calibrate._probes import probes
 from aiq.calibrate._rows import KernelRow
 from aiq.runtimes import DeployError, Step
@@ -30,7 +34,7 @@ from hardware_specs import KernelForm
 from roofline import OpGraph
 from roofline.kernels import Work, predict
 from roofline.traffic import Row, build_rows
-from tests.calibrating import NAME, LawfulRuntime, changes, job, known_times, law, probing, small_probes
+from tests.calibrating import CHANGE, NAME, LawfulRuntime, changes, job, known_times, law, probing, small_probes
 
 
 class Mixer(nn.Module):
@@ -118,20 +122,63 @@ def times(found: Probing, mixed: Any = None) -> RuntimeTimes:
     return RuntimeTimes(NAME, "lawful 1.0", ("fp32", "int8"), passes, {}, 0, None, True)
 
 
-def test_a_change_of_format_costs_what_a_mixed_pass_takes_beyond_its_rows() -> None:
-    from aiq.calibrate._measure import Job, _mixed
-
+def test_changes_of_format_take_what_a_mixed_pass_takes_beyond_its_rows() -> None:
     found = probing(small_probes()[0])
     scheme = _mixed(found, ("int8", "fp32"), None)
     price = changes(found, scheme, 8)
     assert len(price) > 5
     mixed = Pass(Job(found, "int8+fp32", scheme, 8), sum(law(found, scheme, 8)) + sum(price), 0.0, None)
-    (row,) = [row for row in measured_rows(times(found, mixed)) if row.op == "transition"]
-    assert row.formats == ("fp32", "int8")
-    assert row.seconds == pytest.approx(sum(price) / len(price))
-    fast = Pass(mixed.job, 1e-9, 0.0, None)
-    (row,) = [row for row in measured_rows(times(found, fast)) if row.op == "transition"]
-    assert row.seconds == 1e-7
+    (each,) = measured_changes(times(found, mixed))
+    assert (each.formats, each.count, each.pass_s) == (("int8", "fp32"), len(price), mixed.seconds)
+    assert each.seconds == pytest.approx(sum(price))
+    assert sum(predict(CHANGE, Work(1.0, each.bytes / each.count)).total for _ in price) == pytest.approx(sum(price))
+
+
+def test_changes_between_formats_that_were_not_measured_alone_tell_nothing() -> None:
+    found = probing(small_probes()[0])
+    mixed = Pass(Job(found, "int8+bf16", _mixed(found, ("int8", "bf16"), None), 8), 1.0, 0.0, None)
+    assert measured_changes(times(found, mixed)) == []
+
+
+STATED: dict[str, Any] = {
+    "runtime": NAME,
+    "source": "made up for a test, on no machine at all, 2026-11-21",
+    "date": "2026-11-21",
+    "versions": {},
+}
+
+
+def made_changes(*, noise: float = 0.0, pair: tuple[str, str] = ("int8", "fp32")) -> list[Changes]:
+    """Return passes whose changes take 3 µs and 5 GB/s each."""
+    random = np.random.default_rng(0)
+    found = []
+    for count in (4, 9, 20, 40):
+        for size in (1e3, 2e4, 3e5, 4e6):
+            seconds, whole = count * (3e-6 + size / 5e9), 1e-3 + size * 1e-8
+            found.append(Changes(pair, count, count * size, seconds + noise * whole * random.standard_normal(), whole))
+    return found
+
+
+@pytest.mark.parametrize(("noise", "rel"), [(0.0, 1e-3), (0.02, 0.15)])
+def test_the_price_of_changes_is_found(noise: float, rel: float) -> None:
+    (model,) = fit_changes(made_changes(noise=noise), **STATED)
+    assert model.label == "transition int8/fp32"
+    assert model.form.start_s == pytest.approx(3e-6, rel=rel)
+    assert model.form.bandwidth_bytes_per_s == pytest.approx(5e9, rel=rel)
+    assert model.rows == 16
+    assert (model.error.median_ape == 0.0) is (noise == 0.0)
+    assert model.error.interval
+
+
+def test_changes_that_cost_nothing_have_a_model_that_says_so() -> None:
+    free = [Changes(("int8", "fp32"), 5, 1e6, -1e-5, 1e-3)] * 4
+    (model,) = fit_changes(free, **STATED)
+    assert predict(model.form, Work(1.0, 1e6)).total < 1e-6
+
+
+def test_each_pair_of_formats_has_its_own_model_and_two_passes_have_none() -> None:
+    rows = [*made_changes(), *made_changes(pair=("int8", "bf16"))[:2], *made_changes(pair=("fp32", "bf16"))[:3]]
+    assert [model.formats for model in fit_changes(rows, **STATED)] == [("int8", "fp32"), ("fp32", "bf16")]
 
 
 def test_rows_of_uniform_schemes_have_their_formats() -> None:

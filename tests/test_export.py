@@ -181,6 +181,18 @@ def test_a_file_that_gives_other_outputs_is_not_kept(monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "out").exists()
 
 
+def test_a_writer_that_fails_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*given: Any, **settings: Any) -> None:
+        raise ValueError("no\nroom.")
+
+    monkeypatch.setattr("onnx.checker.check_model", fail)
+    with pytest.raises(DeployError) as caught:
+        exported(linears(), Scheme.parse("w8"), "onnx", tmp_path / "out")
+    assert str(caught.value) == (
+        "linears cannot be written for onnx: ValueError: no room. Next: choose another target."
+    )
+
+
 def test_a_file_that_does_not_load_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("aiq._export_files._in_onnxruntime", lambda path: path / "nothing\nhere.")
     with pytest.raises(DeployError) as caught:

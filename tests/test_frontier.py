@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aiq.frontier import Frontier, hull_frontier, pareto_frontier
+from aiq.frontier import Frontier, hull_frontier, lower_hull, pareto_frontier
 from roofline.errors import InputError
 
 Table = NDArray[np.float64]
@@ -142,6 +142,19 @@ def test_points_on_an_edge_of_the_hull_are_no_vertices() -> None:
     assert frontier.costs.tolist() == [0, 1, 2, 3, 4]
     assert frontier.supported.tolist() == [True, False, False, False, True]
     assert hull.costs.tolist() == [0, 4]
+
+
+def test_rounding_does_not_reorder_the_edges_of_a_layer() -> None:
+    """Six points on a line but for rounding, by which one slope comes out steeper than the one before it."""
+    rng = np.random.default_rng(3254)
+    first, last, step, fall = rng.random(4)
+    costs, losses = first + np.arange(6) * step * 0.1, last + (6 - np.arange(6)) * 0.1 * fall
+    kept = lower_hull(costs, losses)
+    slopes = np.diff(losses[kept]) / np.diff(costs[kept])
+    assert (np.diff(slopes) < 0).any()
+    flat = np.array([0.0, 1.0, 9, 9, 9, 9]), np.array([1e-3, 0.0, 9, 9, 9, 9])
+    hull = hull_frontier(np.stack([costs, flat[0]]), np.stack([losses, flat[1]]))
+    assert (hull.costs[0], hull.losses[-1]) == (costs[0], losses[-1])
 
 
 @pytest.mark.parametrize(

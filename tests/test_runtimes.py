@@ -54,6 +54,24 @@ def test_a_compiled_runtime_without_a_compiler_says_so(monkeypatch: pytest.Monke
     )
 
 
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_runtime_that_is_not_installed_names_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiq.runtimes._protocol.find_spec", lambda module: None if module == name else module)
+    with pytest.raises(InputError) as caught:
+        load_runtime(name)
+    assert str(caught.value) == (
+        f"runtime '{name}' cannot be used: {name} is not installed. Next: pip install 'aiq-roofline[{name}]'."
+    )
+
+
+def test_every_layer_of_an_encoder_is_simulated() -> None:
+    """PyTorch's fused inference path would show the simulator one operator."""
+    simulator = deployment("encoder").simulator
+    assert deployment("encoder").layers == simulator.graph.layers
+    assert ("product 0", 2) in simulator.calibration.ranges
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 @pytest.mark.parametrize("scheme", WEIGHTS)
 @pytest.mark.parametrize("network", ["residual", "two_readers", "tied"])
 @pytest.mark.parametrize("runtime", GRAPHS)

@@ -155,10 +155,7 @@ def test_a_machine_must_be_named() -> None:
 def test_a_runtime_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     from importlib.util import find_spec
 
-    for module in ("_openvino", "_onnxruntime"):
-        monkeypatch.setattr(
-            f"aiq.runtimes.{module}.find_spec", lambda found: find_spec(found) if found != name else None
-        )
+    monkeypatch.setattr("aiq.runtimes._protocol.find_spec", lambda found: find_spec(found) if found != name else None)
     text = refusal("validate", "digits_cnn", "--runtime", name, "--hardware", "xeon-2vcpu")
     assert text == (
         f"runtime {name!r} cannot be used: {name} is not installed. Next: pip install 'aiq-roofline[{name}]'."

@@ -18,7 +18,6 @@ from hardware_specs import HardwareSpec
 from roofline import GraphEstimate, LayerPrecision, Precision, Scheme, estimate
 from roofline.estimate import resolve
 from roofline.graph import MATRIX_KINDS
-from roofline.kernels import Work
 from roofline.scheme import Rule
 from roofline.traffic import Row, build_rows
 
@@ -274,23 +273,44 @@ def spread_over(row_seconds: NDArray[np.float64], wall_s: float) -> NDArray[np.f
     return np.where(ran, row_seconds + (wall_s - total) / int(ran.sum()), 0.0)
 
 
-def measured_rows(times: RuntimeTimes) -> list[KernelRow]:
-    """Return what the kernel models of a runtime are fitted to: rows of uniform schemes, transitions of mixed ones.
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the changes of format of one mixed pass take together.
 
-    Rows that do matrix work and took no time ran inside others. Of a mixed scheme, what its pass takes beyond its rows
-    as they ran in the uniform ones is the price of its transitions: one row of their mean bytes and mean time.
+    Attributes:
+        formats: The two formats.
+        count: Transitions of the estimate.
+        bytes: That they read and write.
+        seconds: What the pass takes beyond its rows as they ran in uniform schemes; below 0 where noise is larger.
+        pass_s: What the pass takes: the noise grows with it.
     """
-    found: list[KernelRow] = []
-    uniform: dict[tuple[str, int, str], NDArray[np.float64]] = {}
-    for done in times.passes:
-        job = done.job
-        if done.row_seconds is not None:
-            uniform[job.probing.deployment.name, job.batch, job.label] = done.row_seconds
-            found += _uniform_rows(times.runtime, job, done.row_seconds)
-    for done in times.passes:
-        if done.row_seconds is None and (row := _transition(times, done, uniform)):
-            found.append(row)
-    return found
+
+    formats: tuple[str, str]
+    count: int
+    bytes: float
+    seconds: float
+    pass_s: float
+
+
+def measured_rows(times: RuntimeTimes) -> list[KernelRow]:
+    """Return the rows of uniform schemes; rows that do matrix work and took no time ran inside others."""
+    found = (
+        _uniform_rows(times.runtime, done.job, done.row_seconds)
+        for done in times.passes
+        if done.row_seconds is not None
+    )
+    return [row for rows in found for row in rows]
+
+
+def measured_changes(times: RuntimeTimes) -> list[Changes]:
+    """Return what changes of format took in each mixed pass whose formats were measured by themselves."""
+    uniform = {_key(done.job, done.job.label): done.row_seconds for done in times.passes}
+    found = (_changes(done, uniform) for done in times.passes if "+" in done.job.label)
+    return [each for each in found if each]
+
+
+def _key(job: Job, label: str) -> tuple[str, int, str]:
+    return job.probing.deployment.name, job.batch, label
 
 
 def _uniform_rows(runtime: str, job: Job, row_seconds: NDArray[np.float64]) -> list[KernelRow]:
@@ -304,22 +324,22 @@ def _uniform_rows(runtime: str, job: Job, row_seconds: NDArray[np.float64]) -> l
     return kernel_rows(graph, probing.machine, job.scheme, seconds, runtime=runtime, batch=job.batch)
 
 
-def _transition(
-    times: RuntimeTimes, done: Pass, uniform: Mapping[tuple[str, int, str], NDArray[np.float64]]
-) -> KernelRow | None:
+def _changes(done: Pass, uniform: Mapping[tuple[str, int, str], NDArray[np.float64] | None]) -> Changes | None:
     job = done.job
-    changes = job.probing.estimate(job.scheme, job.batch).transitions
-    keys = {name: (job.probing.deployment.name, job.batch, name) for name in job.label.split("+")}
-    if not changes or not all(key in uniform for key in keys.values()):
+    first, second = job.label.split("+")
+    parts = {name: uniform.get(_key(job, name)) for name in (first, second)}
+    transitions = job.probing.estimate(job.scheme, job.batch).transitions
+    if not transitions:
         return None
-    parts = {name: uniform[key] for name, key in keys.items()}
-    rows = job.probing.rows(job.batch)
-    plain = sum(parts[job.formats[row.anchor]][index] for index, row in enumerate(rows))
-    elements = float(np.mean([change.elements for change in changes]))
-    bits = [Precision.parse(c.source).bits + Precision.parse(c.target).bits for c in changes]
-    moved = float(np.mean([c.elements * both / 8 for c, both in zip(changes, bits, strict=True)]))
-    taken = max(float(done.seconds - plain) / len(changes), LEAST_SECONDS)
-    return KernelRow(times.runtime, "transition", tuple(sorted(parts)), Work(elements, moved), taken)
+    plain = 0.0
+    for index, row in enumerate(job.probing.rows(job.batch)):
+        part = parts[job.formats[row.anchor]]
+        if part is None:
+            return None
+        plain += float(part[index])
+    bits = [Precision.parse(change.source).bits + Precision.parse(change.target).bits for change in transitions]
+    moved = sum(change.elements * both / 8 for change, both in zip(transitions, bits, strict=True))
+    return Changes((first, second), len(transitions), moved, done.seconds - plain, done.seconds)
 
 
 def with_enough(rows: Sequence[KernelRow], fewest: int, apart: int) -> tuple[list[KernelRow], list[str]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import exp
 from typing import Any
 
 import numpy as np
 
 from aiq.calibrate._fit import FEWEST_ROWS, fit_kernels
-from aiq.calibrate._measure import Pass, RuntimeTimes, measured_rows, with_enough
-from aiq.calibrate._rows import KernelRow, four_digits
-from hardware_specs import HardwareSpec, KernelForm, KernelModel
+from aiq.calibrate._measure import Changes, Pass, RuntimeTimes, measured_changes, measured_rows, with_enough
+from aiq.calibrate._rows import KernelRow, describe, four_digits, half_width
+from hardware_specs import FitError, HardwareSpec, KernelForm, KernelModel
 from roofline import estimate
 from roofline.graph import MATRIX_KINDS
 
@@ -19,6 +20,10 @@ from roofline.graph import MATRIX_KINDS
 _MOST_SCALE = 4.0
 # Formats with fewer rows of a class than this have one model together.
 _APART = 20
+_FEWEST_PASSES = 3
+_MICROSECOND, _GIGA = 1e-6, 1e9
+# Of a conversion that costs nothing by its bytes, and by its number.
+_FASTEST, _LEAST_CHANGE_S = 1e13, 1e-8
 _TIMES = ("start_s", "dispatch_s", "burst_s", "column_s")
 _RATES = ("rate_flops_per_s", "bandwidth_bytes_per_s", "cache_bandwidth_bytes_per_s")
 
@@ -69,14 +74,68 @@ def kernel_models(
         return [], [], short
     caches = [level.capacity_bytes.value for level in bare.memory if level.capacity_bytes]
     # Any window: what was measured is no reason to price others by a bound.
+    stated: dict[str, Any] = {"source": source, "date": date, "versions": versions}
     fitted = fit_kernels(
-        [replace(row, variant="") for row in rows],
-        source=source,
-        date=date,
-        versions=versions,
-        largest_cache_bytes=max(caches, default=None),
+        [replace(row, variant="") for row in rows], largest_cache_bytes=max(caches, default=None), **stated
     )
-    return _balanced(fitted, times, bare), rows, short
+    changes = fit_changes(measured_changes(times), runtime=times.runtime, **stated)
+    return [*_balanced(fitted, times, bare), *changes], rows, short
+
+
+def fit_changes(changes: Sequence[Changes], *, runtime: str, **stated: Any) -> list[KernelModel]:
+    """Fit what a change of format takes: ``start + bytes / bandwidth``, one model for each pair of formats.
+
+    Least squares over whole passes, neither term below 0, each pass weighted by its own time: what is fitted is a small
+    difference of two large times, whose noise grows with them. The error is that of passes left out, one at a time, on
+    what their changes took, where that is more than nothing.
+
+    Source: Lawson and Hanson, Solving Least Squares Problems, 1974 (NNLS).
+    """
+    found = []
+    for pair in dict.fromkeys(each.formats for each in changes):
+        own = [each for each in changes if each.formats == pair]
+        if len(own) < _FEWEST_PASSES:
+            continue
+        form = _change_form(own)
+        errors = [
+            each.seconds / _change_s(_change_form([other for other in own if other is not each]), each) for each in own
+        ]
+        logs = np.log([error for error in errors if error > 0] or [1.0])
+        width = half_width(logs)
+        blank = FitError(method="leave-one-out", rows=1, mean_ape=0.0, median_ape=0.0, p90_ape=0.0)
+        interval = None if width is None else (four_digits(exp(-width)), four_digits(exp(width)))
+        sizes = [each.bytes / each.count for each in own]
+        found.append(
+            KernelModel.model_validate(
+                {
+                    "runtime": runtime,
+                    "op": "transition",
+                    "formats": pair,
+                    "form": form,
+                    "rows": len(own),
+                    "span": (min(sizes), max(sizes)),
+                    "error": describe(blank, logs).model_copy(update={"interval": interval}),
+                    **stated,
+                }
+            )
+        )
+    return found
+
+
+def _change_form(changes: Sequence[Changes]) -> KernelForm:
+    from scipy.optimize import nnls
+
+    weights = np.array([1.0 / each.pass_s for each in changes])
+    terms = np.array([(each.count * _MICROSECOND, each.bytes / _GIGA) for each in changes])
+    (start, per_byte), _ = nnls(terms * weights[:, None], np.array([each.seconds for each in changes]) * weights)
+    return KernelForm(
+        start_s=four_digits(start * _MICROSECOND),
+        bandwidth_bytes_per_s=four_digits(_GIGA / max(per_byte, _GIGA / _FASTEST)),
+    )
+
+
+def _change_s(form: KernelForm, changes: Changes) -> float:
+    return changes.count * max(form.start_s, _LEAST_CHANGE_S) + changes.bytes / form.bandwidth_bytes_per_s
 
 
 def _balanced(models: Sequence[KernelModel], times: RuntimeTimes, bare: HardwareSpec) -> list[KernelModel]:

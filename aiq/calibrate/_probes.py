@@ -32,7 +32,7 @@ def probes(seed: int = 0) -> tuple[Probe, ...]:
     """Build the probe networks.
 
     Together they hold convolutions of 1x1 to 7x7 at strides 1 and 2, depthwise ones of 3x3 and 5x5, 8 to 1024 channels
-    and 4 to 64 pixels a side, additions, poolings, products of 16 to 256 tokens with 64 to 1024 features, layer norms,
+    and 1 to 64 pixels a side, additions, poolings, products of 8 to 256 tokens with 32 to 1024 features, layer norms,
     GELU, softmax and attention in the three ways in which PyTorch writes it. None is a network of the zoo.
 
     Args:
@@ -40,7 +40,7 @@ def probes(seed: int = 0) -> tuple[Probe, ...]:
     """
     built: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         "probe-residual": (_Residual, (3, 64, 64)),
-        "probe-mobile": (_Mobile, (3, 64, 64)),
+        "probe-mobile": (_Mobile, (3, 32, 32)),
         "probe-encoder": (_Encoder, (3, 64, 64)),
     }
     found = []
@@ -94,14 +94,14 @@ class _Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.basic = nn.Sequential(
-            _conv(3, 8, act=nn.ReLU()),
-            _basic(8, 8),
-            _conv(8, 16, 3, 2, act=nn.ReLU()),
+            _conv(3, 16, act=nn.ReLU()),
             _basic(16, 16),
-            _basic(16, 24),
-            _basic(24, 48, 2),
-            _basic(48, 48),
-            _basic(48, 96, 2),
+            _conv(16, 32, 3, 2, act=nn.ReLU()),
+            _basic(32, 32),
+            _basic(32, 24),
+            _basic(24, 64, 2),
+            _basic(64, 64),
+            _basic(64, 96, 2),
             _basic(96, 96),
             _basic(96, 192, 2),
             _basic(192, 192),
@@ -116,11 +116,18 @@ class _Residual(nn.Module):
             _bottleneck(256, 128, 512),
             _conv(512, 128, 5, act=nn.ReLU()),
         )
-        self.head = nn.Linear(192 + 128, 1000)
+        self.small = nn.Sequential(
+            _conv(192 + 128, 32, 1, act=nn.ReLU()),
+            _basic(32, 16, 2),
+            _basic(16, 16),
+            _bottleneck(16, 8, 32),
+            _basic(32, 64, 2),
+        )
+        self.head = nn.Linear(64, 1000)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         joined = torch.cat([self.basic(x), self.bottleneck(x)], 1)
-        found: torch.Tensor = self.head(joined.mean((2, 3)))
+        found: torch.Tensor = self.head(self.small(joined).mean((2, 3)))
         return found
 
 
@@ -142,22 +149,22 @@ class _Mobile(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            _conv(3, 24, 3, 2, act=nn.ReLU6()),
+            _conv(3, 24, act=nn.ReLU6()),
             _inverted(24, 16, 1, 1),
             _inverted(16, 20, 1, 4),
             _inverted(20, 20, 1, 6),
-            _inverted(20, 20, 1, 2, 5),
             _inverted(20, 40, 2, 6),
             _inverted(40, 40, 1, 3, 5),
             _inverted(40, 40, 1, 6),
-            _inverted(40, 80, 1, 6),
+            _inverted(40, 80, 2, 6),
             _inverted(80, 80, 1, 4),
             _inverted(80, 112, 2, 6),
             _inverted(112, 112, 1, 5),
             _inverted(112, 176, 2, 6, 5),
             _inverted(176, 176, 1, 6),
-            _inverted(176, 176, 1, 3),
-            _conv(176, 1024, 1, act=nn.ReLU6()),
+            _inverted(176, 24, 2, 3),
+            _inverted(24, 24, 1, 2),
+            _conv(24, 1024, 1, act=nn.ReLU6()),
             nn.AdaptiveAvgPool2d(1),
         )
         self.head = nn.Linear(1024, 10)
@@ -220,7 +227,7 @@ def _encoder_layer(width: int, heads: int, inner: int) -> nn.Module:
 
 
 class _Encoder(nn.Module):
-    """Encoder layers of four widths on 256 tokens down to 16, normalising before or after."""
+    """Encoder layers of five widths on 256 tokens down to 8, normalising before or after."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,8 +238,9 @@ class _Encoder(nn.Module):
             _Stage(64, 128, 4, _encoder_layer(128, 4, 256)),
             _Stage(128, 256, 2, _EncoderLayer(256, 4, 512, written=True), _encoder_layer(256, 8, 1024)),
             _Stage(256, 384, 2, _EncoderLayer(384, 6, 1024, written=False)),
+            _Stage(384, 32, 2, _EncoderLayer(32, 2, 64, written=True)),
         )
-        self.norm, self.head = nn.LayerNorm(384), nn.Linear(384, 100)
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 100)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2) + self.places

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from aiq.runtimes._executed import Kernel, executed
 from aiq.runtimes._float_graph import layers_in
 from aiq.runtimes._inputs import InputForm, check_inputs
 from aiq.runtimes._integer_products import use_integer_products
-from aiq.runtimes._protocol import Arrays, DeployError, Executed, Step
+from aiq.runtimes._protocol import Arrays, DeployError, Executed, Step, missing
 from aiq.runtimes._qdq import Built
 from aiq.runtimes._threads import processors
 from roofline import Scheme
@@ -36,9 +35,7 @@ class ONNXRuntime:
 
     def available(self) -> str | None:
         """See :class:`aiq.runtimes.Runtime`."""
-        if find_spec("onnxruntime"):
-            return None
-        return "onnxruntime is not installed. Next: pip install 'aiq-roofline[onnxruntime]'"
+        return missing("onnxruntime", "onnx", "onnxscript", "onnxruntime")
 
     def version(self) -> str:
         """See :class:`aiq.runtimes.Runtime`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ from aiq.runtimes._deployment import Deployment
 from aiq.runtimes._executed import Kernel, executed
 from aiq.runtimes._float_graph import layers_in
 from aiq.runtimes._inputs import InputForm, check_inputs
-from aiq.runtimes._protocol import Arrays, DeployError, Executed, Step
+from aiq.runtimes._protocol import Arrays, DeployError, Executed, Step, missing
 from aiq.runtimes._qdq import Built
 from aiq.runtimes._threads import processors
 from roofline import Scheme
 
+_WARM_UP = 2
 _COMPUTE = {"I8": "int8", "u8": "int8", "i8": "int8", "f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _LOOKING_UP = ("Gather", "Embedding")
 _WEIGHTED = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul", *_LOOKING_UP)
@@ -31,9 +31,7 @@ class OpenVINO:
 
     def available(self) -> str | None:
         """See :class:`aiq.runtimes.Runtime`."""
-        return (
-            None if find_spec("openvino") else "openvino is not installed. Next: pip install 'aiq-roofline[openvino]'"
-        )
+        return missing("openvino", "onnx", "onnxscript", "openvino")
 
     def version(self) -> str:
         """See :class:`aiq.runtimes.Runtime`."""
@@ -65,7 +63,7 @@ class OpenVINO:
             # With a dynamic batch, OpenVINO 2026.4 computes residual INT8 networks wrongly.
             model.reshape({port: list(form.shape) for port, form in zip(model.inputs, inputs, strict=True)})
             return OpenVINOPrepared(core, model, settings, built, inputs)
-        except RuntimeError as error:
+        except Exception as error:
             raise DeployError(
                 f"OpenVINO does not compile {deployment.name}: {_short(error)}. Next: keep the layers that it names."
             ) from error
@@ -120,14 +118,21 @@ class OpenVINOPrepared:
         request = self._counting.create_infer_request()
         seconds: dict[str, list[float]] = {}
         facts: dict[str, tuple[str, str]] = {}
-        for _ in range(passes + 2):
+        for number in range(passes + _WARM_UP):
             request.infer(list(inputs), share_inputs=True)
-            for info in request.profiling_info:
+            for info in request.profiling_info if number >= _WARM_UP else ():
+                # What took less than a microsecond is told as not run.
                 if str(info.status).endswith("EXECUTED"):
                     seconds.setdefault(info.node_name, []).append(info.real_time.total_seconds())
                     facts[info.node_name] = info.node_type, info.exec_type
         return tuple(
-            Step(name, facts[name][0], layers_in(names.get(name, name)), facts[name][1], float(np.median(times[2:])))
+            Step(
+                name,
+                facts[name][0],
+                layers_in(names.get(name, name)),
+                facts[name][1],
+                float(np.median([*times, *[0.0] * (passes - len(times))])),
+            )
             for name, times in seconds.items()
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,12 @@ Arrays = Sequence[NDArray[np.generic]]
 
 class DeployError(AIQError):
     """A network that a runtime cannot build, load or run, or a runtime that is not installed."""
+
+
+def missing(extra: str, *modules: str) -> str | None:
+    """Return a sentence on the first of some modules that is not installed, without its full stop, or ``None``."""
+    absent = next((module for module in modules if find_spec(module) is None), None)
+    return None if absent is None else f"{absent} is not installed. Next: pip install 'aiq-roofline[{extra}]'"
 
 
 @dataclass(frozen=True, slots=True)
