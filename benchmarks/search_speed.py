@@ -99,7 +99,7 @@ def main() -> None:
     print(f"loading, calibration and the first evaluation: {time.perf_counter() - started:.1f} s")
     split = oracle.network.split
     x, y = torch.from_numpy(split.x), torch.from_numpy(split.y)
-    naive_oracle = NaiveOracle(context, x, y, oracle.network.simulator._calibration_inputs)
+    naive_oracle = NaiveOracle(context, x, y, oracle.network.simulator.calibration_inputs)
 
     runs = {}
     for name, strategy, judge in (

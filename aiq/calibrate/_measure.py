@@ -30,6 +30,7 @@ _PASSES = (3, 20)
 _PROFILE_S = 0.25
 _SAMPLE_S = 0.004
 _WARM_UP = 6
+_FEWEST_PASSES = 3
 # A step that stands for all that a profile does not tell apart: it is shared out like the rest of a pass.
 _ELSEWHERE = "elsewhere"
 
@@ -178,9 +179,11 @@ def measure_runtime(
     rounds = int(np.clip(spare, *_ROUNDS))
     say(f"{runtime.name}: {len(networks)} networks in turn, {rounds} rounds")
     timing = measure(networks, rounds=rounds, sample_s=_SAMPLE_S)
+    walls = {job: taken.seconds for job, taken in zip(prepared, timing.measurements, strict=True)}
+    each_s = overhead_s(list(profiles.values()), [walls[job] for job in profiles])
     found = []
     for job, taken in zip(prepared, timing.measurements, strict=True):
-        rows = spread_over(profiles[job], taken.seconds) if job in profiles and named else None
+        rows = spread_over(profiles[job], taken.seconds, each_s) if job in profiles and named else None
         found.append(Pass(job, taken.seconds, taken.spread, rows))
     return RuntimeTimes(runtime.name, runtime.version(), formats, tuple(found), refused, left_out, timing.stolen, named)
 
@@ -254,23 +257,50 @@ def _once(network: Prepared, inputs: Sequence[NDArray[np.generic]]) -> float:
     return time.perf_counter() - started
 
 
-def spread_over(row_seconds: NDArray[np.float64], wall_s: float) -> NDArray[np.float64]:
-    """Make rows add up to the time of a whole pass.
+def overhead_s(profiles: Sequence[NDArray[np.float64]], walls_s: Sequence[float]) -> float:
+    """Return what a pass takes for each row beyond the steps of the profile: calling it, and going from one to the next.
 
-    What a pass takes beyond its steps (calling it, going from one operator to the next) is shared evenly by the rows
-    that ran; where the profile slowed the steps down, all are scaled.
+    ``wall = a · Σ steps + overhead · rows`` in least squares over passes, neither below 0, each weighted by its wall.
+
+    Args:
+        profiles: Seconds of rows from the profile, one array a pass.
+        walls_s: Of the same passes without a profile.
+    """
+    if len(profiles) < _FEWEST_PASSES:
+        return 0.0
+    terms = np.array([(rows.sum(), (rows > 0).sum()) for rows in profiles])
+    return non_negative(terms, walls_s, walls_s)[1]
+
+
+def spread_over(row_seconds: NDArray[np.float64], wall_s: float, each_s: float) -> NDArray[np.float64]:
+    """Make rows add up to the time of a whole pass: each that ran takes its overhead, then all are scaled.
 
     Args:
         row_seconds: From the profile, [rows].
         wall_s: Of a pass that is not profiled.
+        each_s: Overhead of a row.
     """
-    total = float(row_seconds.sum())
-    ran = row_seconds > 0
-    if total <= 0:
-        return row_seconds
-    if wall_s < total:
-        return row_seconds * (wall_s / total)
-    return np.where(ran, row_seconds + (wall_s - total) / int(ran.sum()), 0.0)
+    taken = np.where(row_seconds > 0, row_seconds + each_s, 0.0)
+    total = float(taken.sum())
+    return taken * (wall_s / total) if total > 0 else taken
+
+
+def non_negative(terms: NDArray[np.float64], targets: Sequence[float], noise: Sequence[float]) -> tuple[float, float]:
+    """Return the two coefficients, neither below 0, of the least squares whose residuals are divided by the noise.
+
+    Args:
+        terms: [n, 2].
+        targets: [n].
+        noise: Above 0, [n].
+    """
+    left, right = terms / np.array(noise)[:, None], np.array(targets) / np.array(noise)
+    tried = [np.zeros(2), np.linalg.lstsq(left, right, rcond=None)[0]]
+    for column in range(2):
+        alone = np.zeros(2)
+        alone[column] = max(left[:, column] @ right / (left[:, column] @ left[:, column]), 0.0)
+        tried.append(alone)
+    best = min((each for each in tried if each.min() >= 0), key=lambda each: float(np.sum((left @ each - right) ** 2)))
+    return float(best[0]), float(best[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from aiq.calibrate._fit import FEWEST_ROWS, fit_kernels
-from aiq.calibrate._measure import Changes, Pass, RuntimeTimes, measured_changes, measured_rows, with_enough
+from aiq.calibrate._measure import (
+    Changes,
+    Pass,
+    RuntimeTimes,
+    measured_changes,
+    measured_rows,
+    non_negative,
+    with_enough,
+)
 from aiq.calibrate._rows import KernelRow, describe, four_digits, half_width
 from hardware_specs import FitError, HardwareSpec, KernelForm, KernelModel
 from roofline import estimate
@@ -21,7 +29,6 @@ _MOST_SCALE = 4.0
 # Formats with fewer rows of a class than this have one model together.
 _APART = 20
 _FEWEST_PASSES = 3
-_MICROSECOND, _GIGA = 1e-6, 1e9
 # Of a conversion that costs nothing by its bytes, and by its number.
 _FASTEST, _LEAST_CHANGE_S = 1e13, 1e-8
 _TIMES = ("start_s", "dispatch_s", "burst_s", "column_s")
@@ -89,7 +96,6 @@ def fit_changes(changes: Sequence[Changes], *, runtime: str, **stated: Any) -> l
     difference of two large times, whose noise grows with them. The error is that of passes left out, one at a time, on
     what their changes took, where that is more than nothing.
 
-    Source: Lawson and Hanson, Solving Least Squares Problems, 1974 (NNLS).
     """
     found = []
     for pair in dict.fromkeys(each.formats for each in changes):
@@ -123,14 +129,10 @@ def fit_changes(changes: Sequence[Changes], *, runtime: str, **stated: Any) -> l
 
 
 def _change_form(changes: Sequence[Changes]) -> KernelForm:
-    from scipy.optimize import nnls
-
-    weights = np.array([1.0 / each.pass_s for each in changes])
-    terms = np.array([(each.count * _MICROSECOND, each.bytes / _GIGA) for each in changes])
-    (start, per_byte), _ = nnls(terms * weights[:, None], np.array([each.seconds for each in changes]) * weights)
+    terms = np.array([(each.count, each.bytes) for each in changes])
+    start, per_byte = non_negative(terms, [each.seconds for each in changes], [each.pass_s for each in changes])
     return KernelForm(
-        start_s=four_digits(start * _MICROSECOND),
-        bandwidth_bytes_per_s=four_digits(_GIGA / max(per_byte, _GIGA / _FASTEST)),
+        start_s=four_digits(start), bandwidth_bytes_per_s=four_digits(min(1.0 / max(per_byte, 1e-300), _FASTEST))
     )
 
 

@@ -162,9 +162,9 @@ class _Mobile(nn.Module):
             _inverted(112, 112, 1, 5),
             _inverted(112, 176, 2, 6, 5),
             _inverted(176, 176, 1, 6),
-            _inverted(176, 24, 2, 3),
-            _inverted(24, 24, 1, 2),
-            _conv(24, 1024, 1, act=nn.ReLU6()),
+            _inverted(176, 192, 2, 4),
+            _inverted(192, 192, 1, 5),
+            _conv(192, 1024, 1, act=nn.ReLU6()),
             nn.AdaptiveAvgPool2d(1),
         )
         self.head = nn.Linear(1024, 10)
