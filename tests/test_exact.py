@@ -131,7 +131,7 @@ def test_limits_are_kept_and_met_cheaply(constraints: Constraints) -> None:
     assert best <= values.min() <= best + 0.01 * abs(best)
     assert findings.bound is not None
     assert findings.bound <= values.min()
-    verified = list(measured)[19:]
+    verified = list(measured)[20:]
     assert problem.constraints.affordable(problem.space.score(verified)).all()
 
 

@@ -30,16 +30,17 @@ _TURNS = 2
 class Exact:
     """Measure every single change once, then let a model of accuracy say which combinations are worth measuring.
 
-    1. *Table.* The start with each option of each unit in turn: U (K − 1) evaluations, which serve every objective,
+    1. *Top.* The scheme of greatest merit within the limits on cost. Where it loses nothing, none is better: the end.
+    2. *Table.* The start with each option of each unit in turn: U (K − 1) evaluations, which serve every objective,
        budget and machine.
-    2. *Fit* the model of :class:`aiq.strategies._sensitivity.Sensitivity` to everything measured so far, and list
+    3. *Fit* the model of :class:`aiq.strategies._sensitivity.Sensitivity` to everything measured so far, and list
        candidates: the whole space where it has at most 20 000 schemes, else the exact frontiers under the model's
        additive losses (multiple-choice knapsack), its exact optimum, and all changes of one unit of the best measured.
-    3. *Measure* the candidate of greatest expected improvement of the objective, E[max(best − L, 0)] (of greatest
+    4. *Measure* the candidate of greatest expected improvement of the objective, E[max(best − L, 0)] (of greatest
        chance of any, once all are slight), or, every other time, of greatest expected gain of area under the frontier
        of merit and loss; refit, and again. A measured neighbour takes uncertainty away from a candidate, so that those
-       measured one after another differ. The end of the frontier, the scheme of greatest merit, comes first.
-    4. *Stop* when no unmeasured candidate has a chance above 0.1 % of being better than the best, which is to say that
+       measured one after another differ.
+    5. *Stop* when no unmeasured candidate has a chance above 0.1 % of being better than the best, which is to say that
        its predicted gain lies inside the interval (as wide as this because thousands are compared), and none adds a
        ten-thousandth to the area; or when ``max_evaluations`` are used. The changes of one unit of the best scheme are
        always among the candidates: then each was measured, or has no more than that chance.
@@ -83,10 +84,18 @@ class Exact:
     def _steps(self, problem: Problem) -> Steps:
         start = problem.space.start
         measured = {start: problem.baseline}
+        top = _greatest_merit(problem)
+        if top is not None:
+            if top not in measured:
+                measured[top] = yield top
+            if problem.loss(measured[top]) == 0:
+                bound = float(problem.values([top], [0.0])[0])
+                return Findings(note="exact: the scheme of greatest merit loses nothing: none is better", bound=bound)
         for u, options in enumerate(other_options(problem.space)):
             for k in options:
                 choice = with_option(start, u, k)
-                measured[choice] = yield choice
+                if choice not in measured:
+                    measured[choice] = yield choice
         whole = whole_space(problem)
         if whole is not None:
             whole = _without(whole, measured)
@@ -110,13 +119,22 @@ class Exact:
         mean, deviation = model.predict(pool)
         merits = problem.merits(pool)
         singles = 1 + sum(map(len, other_options(problem.space)))
-        if self.frontier and len(measured) == singles:
-            return _row(pool, merits)
         worth = _improvement(problem, pool, mean, deviation, measured)
         if self.frontier and (worth is None or (len(measured) - singles) % _TURNS == 0):
             area = _area(problem, merits, mean, deviation, measured)
             worth = worth if area is None else area
         return None if worth is None else _row(pool, worth)
+
+
+def _greatest_merit(problem: Problem) -> Choice | None:
+    """Return the affordable scheme of greatest merit; ``None`` where merit does not matter or it is not proved."""
+    if not problem.constraints.bounds_loss and not problem.objective.lam:
+        return None
+    try:
+        found = optimum(problem, np.zeros((len(problem.space.units), len(problem.space.options))))
+    except (InfeasibleError, SolverLimitError):
+        return None
+    return found.choice if found.gap == 0 and affordable(problem, [found.choice])[0] else None
 
 
 def _improvement(
