@@ -258,7 +258,7 @@ def _once(network: Prepared, inputs: Sequence[NDArray[np.generic]]) -> float:
 
 
 def overhead_s(profiles: Sequence[NDArray[np.float64]], walls_s: Sequence[float]) -> float:
-    """Return what a pass takes for each row beyond the steps of the profile: calling it, and going from one to the next.
+    """Return what a pass takes for each row beyond the steps of the profile: calling it, going from one to the next.
 
     ``wall = a · Σ steps + overhead · rows`` in least squares over passes, neither below 0, each weighted by its wall.
 

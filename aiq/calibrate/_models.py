@@ -104,7 +104,8 @@ def fit_changes(changes: Sequence[Changes], *, runtime: str, **stated: Any) -> l
             continue
         form = _change_form(own)
         errors = [
-            each.seconds / _change_s(_change_form([other for other in own if other is not each]), each) for each in own
+            each.seconds / _change_s(_change_form(own[:place] + own[place + 1 :]), each)
+            for place, each in enumerate(own)
         ]
         logs = np.log([error for error in errors if error > 0] or [1.0])
         width = half_width(logs)
