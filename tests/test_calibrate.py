@@ -70,7 +70,7 @@ def test_the_machine_is_measured_and_passes_the_linter(lawful: Calibration) -> N
 
 def test_the_note_says_how_steady_the_machine_was(lawful: Calibration) -> None:
     assert lawful.stability == Stability(0.02, 0.01, 0.0)
-    sentence = "the same product drifted by 2.0 %, passes spread by 1.0 %, 0.0 % of time was stolen"
+    sentence = "the same reads drifted by 2.0 %, passes spread by 1.0 %, 0.0 % of time was stolen"
     assert f"with lawful 1.0. Stable: {sentence}." in lawful.spec.note
     assert "lawful has no bf16: no" in lawful.spec.note
 

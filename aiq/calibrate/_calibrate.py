@@ -89,10 +89,10 @@ def calibrate(
     workers = _checked(seconds, threads, name)
     chosen = _runtimes(runtimes)
     date = datetime.date.today().isoformat()
-    reference = Reference()
+    reference = Reference(workers)
     reference.sample()
     say("memory: reading working sets by size")
-    bare = _memory(reference, name, workers, date)
+    bare = _memory(name, workers, date)
     reference.sample()
     say("tracing the probe networks")
     probings = _probings(bare, seed)
@@ -136,7 +136,7 @@ def _runtimes(given: Sequence[str | Runtime] | None) -> list[Runtime]:
     return found or [load_runtime("torch")]
 
 
-def _memory(reference: Reference, name: str, threads: int, date: str) -> HardwareSpec:
+def _memory(name: str, threads: int, date: str) -> HardwareSpec:
     known = caches(threads)
     largest = largest_size(known)
     if (memory := memory_bytes()) is not None:
@@ -144,7 +144,7 @@ def _memory(reference: Reference, name: str, threads: int, date: str) -> Hardwar
     working_sets = sizes(largest)
     together = read_rates(working_sets, threads=threads)
     alone = read_rates(working_sets, threads=1) if threads > 1 else together
-    return bare_machine(alone, together, known, reference, name=name, threads=threads, date=date)
+    return bare_machine(alone, together, known, name=name, threads=threads, date=date)
 
 
 def _probings(bare: HardwareSpec, seed: int) -> list[Probing]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import numpy as np
 
 from aiq.calibrate._bandwidth import Cache, ReadRate, memory_levels, stepped
 from aiq.calibrate._rows import KernelRow, four_digits
-from aiq.calibrate._stability import Reference
 from hardware_specs import Ceiling, HardwareSpec, Rated
 from roofline.graph import MATRIX_KINDS
 
 NAME_FORM = re.compile(r"[a-z0-9][a-z0-9-]*")
 _VENDORS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD", "ARM": "ARM"}
+_SIDE, _PRODUCTS = 512, 20
 _BEST = 3
 _LEAST_OVERHEAD_S = 1e-7
 
@@ -42,17 +43,27 @@ def memory_bytes() -> float | None:
         return None
 
 
+def product_flops_per_s() -> float:
+    """Return the rate of a float32 product in NumPy: what is known of compute where no runtime tells more."""
+    left = np.ones((_SIDE, _SIDE), np.float32)
+    seconds = []
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        left @ left
+        seconds.append(time.perf_counter() - started)
+    return 2.0 * _SIDE**3 / min(seconds)
+
+
 def bare_machine(
     alone: Sequence[ReadRate],
     together: Sequence[ReadRate],
     known: Sequence[Cache],
-    reference: Reference,
     *,
     name: str,
     threads: int,
     date: str,
 ) -> HardwareSpec:
-    """Return the machine as its memory and one product show it, before any runtime was measured."""
+    """Return the machine as its memory and a product show it, before any runtime was measured."""
     vendor, model = processor()
     context = f"numpy {np.__version__} on {model}, {date}"
     return HardwareSpec(
@@ -63,9 +74,9 @@ def bare_machine(
         architecture=re.sub(r"[^a-z0-9]+", "-", platform.machine().lower()).strip("-") or "unknown",
         compute={
             "fp32": Ceiling(
-                value=four_digits(reference.flops_per_s),
+                value=four_digits(product_flops_per_s()),
                 kind="measured",
-                source=f"float32 product of 512 x 512 matrices, {context}",
+                source=f"fastest of {_PRODUCTS} float32 products of {_SIDE} x {_SIDE} matrices, {context}",
             )
         },
         memory=memory_levels(alone, together, known or stepped(together), context=context),
@@ -75,8 +86,8 @@ def bare_machine(
 def with_rates(bare: HardwareSpec, rows: Sequence[KernelRow], versions: Mapping[str, str], date: str) -> HardwareSpec:
     """Return the machine with the compute ceilings and the overhead that rows of probe networks reached.
 
-    A ceiling is the third best rate of any layer in that format, whatever the runtime; fp32 is never below what the
-    reference product reached.
+    A ceiling is the third best rate of any layer in that format, whatever the runtime; fp32 is never below what NumPy's
+    product reached.
     """
     ran = ", ".join(versions.values())
     matrix = [row for row in rows if row.op in MATRIX_KINDS and len(row.formats) == 1]

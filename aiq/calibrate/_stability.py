@@ -1,17 +1,15 @@
-"""Whether the machine held still: one small product timed at the start, in between and at the end."""
+"""Whether the machine held still: one working set read at the start, in between and at the end."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from aiq.calibrate._bandwidth import read_rates
 from roofline.units import percent
 
 MOST_DRIFT, MOST_SPREAD, MOST_STOLEN = 0.1, 0.1, 0.05
-_SIDE = 512
-_SECONDS = 0.1
+_BYTES = 256 * 1024
+_REPEATS = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +17,7 @@ class Stability:
     """How steady the machine was while it was calibrated.
 
     Attributes:
-        drift: Slowest over fastest median of the reference product, less 1.
+        drift: Fastest over slowest median of the reference reads, less 1.
         spread: Median over all networks of the interquartile range of a pass over its median.
         stolen: Share of processor time that the hypervisor gave to others; ``None`` where it is not told.
     """
@@ -37,7 +35,7 @@ class Stability:
     def sentence(self) -> str:
         """One sentence for people."""
         found = (
-            f"the same product drifted by {percent(self.drift)}, passes spread by {percent(self.spread)}, "
+            f"the same reads drifted by {percent(self.drift)}, passes spread by {percent(self.spread)}, "
             f"{'steal time is not told' if self.stolen is None else f'{percent(self.stolen)} of time was stolen'}"
         )
         if self.stable:
@@ -47,27 +45,22 @@ class Stability:
 
 @dataclass
 class Reference:
-    """A float32 product of 512 x 512 matrices, timed now and then."""
+    """256 KiB a thread, read over and over now and then.
 
-    medians: list[float] = field(default_factory=list)
+    Attributes:
+        threads: Threads, as of all that is measured in between.
+        rates: Median of each time, bytes/s.
+    """
+
+    threads: int
+    rates: list[float] = field(default_factory=list)
 
     def sample(self) -> None:
-        """Run it for a tenth of a second."""
-        left = np.ones((_SIDE, _SIDE), np.float32)
-        seconds: list[float] = []
-        end = time.perf_counter() + _SECONDS
-        while len(seconds) < 5 or time.perf_counter() < end:
-            started = time.perf_counter()
-            left @ left
-            seconds.append(time.perf_counter() - started)
-        self.medians.append(float(np.median(seconds[2:])))
+        """Read it for about a tenth of a second."""
+        (found,) = read_rates((self.threads * _BYTES,), threads=self.threads, repeats=_REPEATS)
+        self.rates.append(found.bytes_per_s)
 
     @property
     def drift(self) -> float:
-        """Slowest over fastest median, less 1."""
-        return max(self.medians) / min(self.medians) - 1.0
-
-    @property
-    def flops_per_s(self) -> float:
-        """Rate of the fastest median."""
-        return 2.0 * _SIDE**3 / min(self.medians)
+        """Fastest over slowest median, less 1."""
+        return max(self.rates) / min(self.rates) - 1.0
