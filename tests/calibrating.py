@@ -153,6 +153,7 @@ def known_times(monkeypatch: pytest.MonkeyPatch, *, spread: float = 0.01, stolen
     monkeypatch.setattr("aiq.calibrate._calibrate.probes", small_probes)
     monkeypatch.setattr("aiq.calibrate._calibrate.largest_size", lambda known: 2**18)
     monkeypatch.setattr("aiq.calibrate._stability.Reference.drift", property(lambda self: 0.02))
+    monkeypatch.setattr("aiq.calibrate._stability.Others.share", lambda self: 0.01)
 
 
 def job(found: Probing, name: str, batch: int) -> Job:

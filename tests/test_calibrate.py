@@ -9,6 +9,7 @@ import pytest
 
 import hardware_specs
 from aiq.calibrate import Calibration, Stability, calibrate
+from aiq.calibrate._stability import Others
 from aiq.registry import load_runtime
 from aiq.runtimes import DeployError
 from hardware_specs import HardwareSpec
@@ -69,8 +70,10 @@ def test_the_machine_is_measured_and_passes_the_linter(lawful: Calibration) -> N
 
 
 def test_the_note_says_how_steady_the_machine_was(lawful: Calibration) -> None:
-    assert lawful.stability == Stability(0.02, 0.01, 0.0)
-    sentence = "the same reads drifted by 2.0 %, passes spread by 1.0 %, 0.0 % of time was stolen"
+    assert lawful.stability == Stability(0.02, 0.01, 0.0, 0.01)
+    sentence = (
+        "the same reads drifted by 2.0 %, passes spread by 1.0 %, 0.0 % of time was stolen, other programs took 1.0 %"
+    )
     assert f"with lawful 1.0. Stable: {sentence}." in lawful.spec.note
     assert "lawful has no bf16: no" in lawful.spec.note
 
@@ -82,12 +85,24 @@ def test_the_note_says_how_steady_the_machine_was(lawful: Calibration) -> None:
         (Stability(0.2, 0.05, 0.0), False),
         (Stability(0.05, 0.2, 0.0), False),
         (Stability(0.05, 0.05, 0.1), False),
+        (Stability(0.05, 0.05, None, 0.04), True),
+        (Stability(0.05, 0.05, 0.0, 0.06), False),
     ],
 )
 def test_a_machine_is_stable_within_limits(stability: Stability, stable: bool) -> None:
     assert stability.stable is stable
     assert stability.sentence.startswith("stable: " if stable else "unstable, ")
     assert ("steal time is not told" in stability.sentence) is (stability.stolen is None)
+
+
+def test_what_other_programs_take_is_told_from_what_this_one_takes(tmp_path: Path) -> None:
+    file = tmp_path / "stat"
+    file.write_text("cpu  100 0 100 800 0 0 0 0 0 0\n")
+    others = Others(file)
+    assert others.share() is None
+    file.write_text("cpu  60000 0 40100 900800 0 0 0 0 0 0\n")
+    assert others.share() == pytest.approx(0.1, rel=0.01)
+    assert Others(tmp_path / "none").share() is None
 
 
 def test_the_file_is_a_machine_for_every_command(file: str, lawful: Calibration) -> None:

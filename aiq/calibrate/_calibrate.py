@@ -16,18 +16,19 @@ from aiq.calibrate._measure import Probing, RuntimeTimes, measure_runtime
 from aiq.calibrate._models import PassCheck, check_passes, kernel_models
 from aiq.calibrate._probes import probes
 from aiq.calibrate._rows import KernelRow
-from aiq.calibrate._stability import Reference, Stability
+from aiq.calibrate._stability import Others, Reference, Stability
 from aiq.quantize import Simulator
 from aiq.registry import load_runtime
 from aiq.runtimes import Deployment, Runtime
 from aiq.runtimes._threads import processors
+from aiq.runtimes._torch import _threads as torch_threads
 from hardware_specs import Ceiling, HardwareSpec
 from roofline.errors import AIQError, InputError
 
 # In this order: the last one gets the time that the first left. PyTorch only where neither is installed.
 DEFAULT_RUNTIMES = ("onnxruntime", "openvino")
 LEAST_SECONDS = 5.0
-_MEASURING = 0.7
+_MEASURING = 0.66
 _NOMINAL = ("fp32", "bf16", "int8")
 
 Tell = Callable[[str], None]
@@ -89,20 +90,22 @@ def calibrate(
     workers = _checked(seconds, threads, name)
     chosen = _runtimes(runtimes)
     date = datetime.date.today().isoformat()
-    reference = Reference(workers)
+    reference, others = Reference(workers), Others()
     reference.sample()
     say("memory: reading working sets by size")
     bare = _memory(name, workers, date)
     reference.sample()
     say("tracing the probe networks")
-    probings = _probings(bare, seed)
     measured: list[RuntimeTimes] = []
-    for number, runtime in enumerate(chosen):
-        left = started + _MEASURING * seconds - time.perf_counter()
-        share = max(left, 0.0) / (len(chosen) - number)
-        measured.append(measure_runtime(runtime, probings, seconds=share, threads=workers, seed=seed, tell=say))
-        reference.sample()
-    stability = _stability(reference, measured)
+    # Tracing, ranges and export are small work, which several threads make slower; runtimes have their own.
+    with torch_threads(1):
+        probings = _probings(bare, seed)
+        for number, runtime in enumerate(chosen):
+            left = started + _MEASURING * seconds - time.perf_counter()
+            share = max(left, 0.0) / (len(chosen) - number)
+            measured.append(measure_runtime(runtime, probings, seconds=share, threads=workers, seed=seed, tell=say))
+            reference.sample()
+    stability = _stability(reference, measured, others)
     spec, rows, notes = _fitted(bare, measured, date, say)
     checks = tuple(check for times in measured for check in check_passes(times, spec))
     taken = time.perf_counter() - started
@@ -158,10 +161,10 @@ def _probings(bare: HardwareSpec, seed: int) -> list[Probing]:
     return found
 
 
-def _stability(reference: Reference, measured: Sequence[RuntimeTimes]) -> Stability:
+def _stability(reference: Reference, measured: Sequence[RuntimeTimes], others: Others) -> Stability:
     spreads = [done.spread for times in measured for done in times.passes]
     stolen = [times.stolen for times in measured if times.stolen is not None]
-    return Stability(reference.drift, float(np.median(spreads)), max(stolen) if stolen else None)
+    return Stability(reference.drift, float(np.median(spreads)), max(stolen) if stolen else None, others.share())
 
 
 def _fitted(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aiq.calibrate._bandwidth import read_rates
 from roofline.units import percent
 
-MOST_DRIFT, MOST_SPREAD, MOST_STOLEN = 0.1, 0.1, 0.05
+MOST_DRIFT, MOST_SPREAD, MOST_STOLEN, MOST_OTHERS = 0.1, 0.1, 0.05, 0.05
 _BYTES = 256 * 1024
 _REPEATS = 31
 
@@ -20,27 +22,55 @@ class Stability:
         drift: Fastest over slowest median of the reference reads, less 1.
         spread: Median over all networks of the interquartile range of a pass over its median.
         stolen: Share of processor time that the hypervisor gave to others; ``None`` where it is not told.
+        others: Share of processor time that other programs on this machine took; ``None`` where it is not told.
     """
 
     drift: float
     spread: float
     stolen: float | None
+    others: float | None = None
 
     @property
     def stable(self) -> bool:
-        """Whether all three are within their limits: 10 %, 10 % and 5 %."""
-        return self.drift <= MOST_DRIFT and self.spread <= MOST_SPREAD and (self.stolen or 0.0) <= MOST_STOLEN
+        """Whether all are within their limits: 10 % for drift and spread, 5 % for both shares."""
+        shares = (self.stolen or 0.0) <= MOST_STOLEN and (self.others or 0.0) <= MOST_OTHERS
+        return self.drift <= MOST_DRIFT and self.spread <= MOST_SPREAD and shares
 
     @property
     def sentence(self) -> str:
         """One sentence for people."""
-        found = (
-            f"the same reads drifted by {percent(self.drift)}, passes spread by {percent(self.spread)}, "
-            f"{'steal time is not told' if self.stolen is None else f'{percent(self.stolen)} of time was stolen'}"
-        )
+        stolen = "steal time is not told" if self.stolen is None else f"{percent(self.stolen)} of time was stolen"
+        others = "" if self.others is None else f", other programs took {percent(self.others)}"
+        found = f"the same reads drifted by {percent(self.drift)}, passes spread by {percent(self.spread)}, {stolen}{others}"
         if self.stable:
             return f"stable: {found}"
         return f"unstable, do not trust these figures to better than that: {found}"
+
+
+class Others:
+    """What other programs take of the processors, from Linux's ``/proc/stat``, since this was made."""
+
+    def __init__(self, file: Path = Path("/proc/stat")) -> None:
+        self._file = file
+        self._before = self._ticks()
+
+    def share(self) -> float | None:
+        """Return their share of all processor time; ``None`` where the system does not tell."""
+        before, after = self._before, self._ticks()
+        if before is None or after is None or after[0] <= before[0]:
+            return None
+        total, busy, own = (b - a for a, b in zip(before, after, strict=True))
+        return min(max((busy - own) / total, 0.0), 1.0)
+
+    def _ticks(self) -> tuple[float, float, float] | None:
+        """Return ticks of all processors, those of any program, and those of this one."""
+        try:
+            fields = [int(text) for text in self._file.read_text().splitlines()[0].split()[1:8]]
+            rate = os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError, AttributeError):
+            return None
+        own = sum(os.times()[:4])
+        return (sum(fields), sum(fields) - fields[3] - fields[4], own * rate) if len(fields) == 7 else None
 
 
 @dataclass
