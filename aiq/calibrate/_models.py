@@ -28,7 +28,7 @@ from roofline.graph import MATRIX_KINDS
 _MOST_SCALE = 4.0
 # Formats with fewer rows of a class than this have one model together.
 _APART = 20
-_FEWEST_PASSES = 3
+_FEWEST_PASSES = 4
 # Of a conversion that costs nothing by its bytes, and by its number.
 _FASTEST, _LEAST_CHANGE_S = 1e13, 1e-8
 _TIMES = ("start_s", "dispatch_s", "burst_s", "column_s")

@@ -41,7 +41,8 @@ class Stability:
         """One sentence for people."""
         stolen = "steal time is not told" if self.stolen is None else f"{percent(self.stolen)} of time was stolen"
         others = "" if self.others is None else f", other programs took {percent(self.others)}"
-        found = f"the same reads drifted by {percent(self.drift)}, passes spread by {percent(self.spread)}, {stolen}{others}"
+        drift, spread = percent(self.drift), percent(self.spread)
+        found = f"the same reads drifted by {drift}, passes spread by {spread}, {stolen}{others}"
         if self.stable:
             return f"stable: {found}"
         return f"unstable, do not trust these figures to better than that: {found}"
