@@ -13,11 +13,10 @@ from aiq._search_points import Point
 from aiq._search_result import SearchResult
 from aiq.oracle import Metric
 from aiq.space import Choice
-from roofline._plot_canvas import frame, image, new_figure
+from roofline._plot_canvas import frame, new_figure, save
 from roofline._plot_data import elide
 from roofline._plot_layout import CROWDED, Page
 from roofline._plot_style import COMPUTE, FAINT, INK, dark
-from roofline.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,11 +98,7 @@ def save_search(result: SearchResult, path: Path) -> None:
         InputError: The file cannot be written.
     """
     figure: Any = plot_search(result).figure
-    content = image(figure, path.suffix.lower()[1:])
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"cannot write figure {str(path)!r}: {error.strerror}. Next: choose another place.") from None
+    save(figure, path)
 
 
 def _split(result: SearchResult) -> str:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiq._validate_result import Row, Validation
 from aiq._validate_schemes import FAMILIES
-from roofline._plot_canvas import frame, image, new_figure
+from roofline._plot_canvas import frame, new_figure, save
 from roofline._plot_data import elide
 from roofline._plot_style import FAINT, INK
-from roofline.errors import InputError
 from roofline.units import percent
 
 if TYPE_CHECKING:
@@ -66,11 +65,7 @@ def save_validation(result: Validation, path: Path) -> None:
         InputError: The file cannot be written.
     """
     figure: Any = plot_validation(result).figure
-    content = image(figure, path.suffix.lower()[1:])
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"cannot write figure {str(path)!r}: {error.strerror}. Next: choose another place.") from None
+    save(figure, path)
 
 
 def _range(result: Validation) -> tuple[float, float]:

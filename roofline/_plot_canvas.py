@@ -6,8 +6,11 @@ import io
 from typing import TYPE_CHECKING, Any, Literal
 
 from roofline._plot_style import FAINT, INK
+from roofline.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -42,3 +45,16 @@ def image(figure: Figure, kind: str) -> bytes:
     with rc_context({"svg.hashsalt": "aiq", "svg.fonttype": "path", "savefig.bbox": None}), io.BytesIO() as buffer:
         figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
         return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure to a ``.svg`` or ``.png`` file.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    content = image(figure, path.suffix.lower()[1:])
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"cannot write figure {str(path)!r}: {error.strerror}. Next: choose another place.") from None

@@ -60,6 +60,22 @@ def test_held_out_networks_are_solved() -> None:
     assert share.min() >= 0.95
 
 
+@pytest.mark.parametrize("loses", [False, True])
+def test_the_scheme_of_greatest_merit_ends_the_search_only_if_it_loses_nothing(loses: bool) -> None:
+    truth = simulated(HELD_OUT[0])
+    problem = truth.problem(Objective("ai", 0.9))
+    steps = Exact().steps(problem)
+    top = next(steps)
+    assert problem.merits([top])[0] == problem.merits(truth.every).max()
+    answer = replace(problem.baseline, value=problem.baseline.value - (0.01 if loses else 0.0))
+    if loses:
+        assert steps.send(answer) != top
+        return
+    with pytest.raises(StopIteration) as end:
+        steps.send(answer)
+    assert end.value.value.bound == problem.values(truth.every, np.zeros(len(truth.every))).min()
+
+
 def test_random_search_does_not_come_near() -> None:
     """Else the networks would be too easy to tell anything."""
     found = np.array([judged(Random(count=60, seed=0), seed, lam) for seed in HELD_OUT for lam in LAMBDAS])
