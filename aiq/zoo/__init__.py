@@ -83,7 +83,7 @@ ENTRIES: dict[str, ZooEntry] = {
             "aiq.zoo._mobilenet:mobilenet_v2_cifar",
             _CIFAR,
             (),
-            None,
+            "mobilenet_v2_cifar.safetensors",
             "cifar10",
             "MobileNetV2, 10 classes, strides for CIFAR: 32x32 input shrinks to 4x4.",
         ),
