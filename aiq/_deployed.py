@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from aiq.quantize._simulate import first, tensors
-from aiq.runtimes import Arrays, DeployError, Deployment, Prepared, Runtime
+from aiq.runtimes import Arrays, DeployError, Deployment, Prepared, Runtime, has_one_float_format
 from aiq.stats import PairedDifference, paired_difference, wilson_interval
 from roofline import LayerPrecision, Scheme
+from roofline.estimate import resolve
+from roofline.floats import common_half
 from roofline.scheme import Rule
 
 BATCH = 32
@@ -139,7 +141,8 @@ def find_partings(
 ) -> tuple[Parting, ...]:
     """Find the layers at which a runtime and the simulation part, worst first.
 
-    The first k layers take their formats, the others stay in floating point; the mean absolute difference of logits on
+    The first k layers take their formats, the others stay in floating point (in the scheme's 16-bit float, where the
+    runtime computes all floating-point layers in one format); the mean absolute difference of logits on
     the first 64 examples, as a function of k, is bisected wherever it rises by more than a tenth of the whole. What the
     runtime makes of a layer's neighbours (a fused addition, a rounding moved) so counts where it arises. A runtime that
     cannot run part of the layers quantized has none to name.
@@ -155,12 +158,15 @@ def find_partings(
     some = first(inputs, _LOCATED_ON)
     scale = float(simulator.outputs(Scheme(), some).std()) or 1.0
     formats = simulator.apply(scheme)
-    layers = [layer for layer in deployment.layers if formats[layer] != LayerPrecision()]
+    half = common_half(formats.values()) if has_one_float_format(runtime) else None
+    base = Scheme(LayerPrecision(half, half))
+    plain = resolve(simulator.graph, base)
+    layers = [layer for layer in deployment.layers if formats[layer] != plain[layer]]
     known: dict[int, float] = {}
 
     def deviation(count: int) -> float:
         if count not in known:
-            part = Scheme(LayerPrecision(), tuple(Rule(layer, formats[layer]) for layer in layers[:count]))
+            part = Scheme(base.default, tuple(Rule(layer, formats[layer]) for layer in layers[:count]))
             simulated, deployed = _both(deployment, runtime.prepare(deployment, part, batch=batch), part, some)
             known[count] = float(np.abs(deployed - simulated).mean()) / scale
         return known[count]
@@ -186,10 +192,10 @@ def _both(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the logits of simulation and runtime, [N, ...]."""
     simulated = deployment.simulator.outputs(scheme, inputs).numpy()
-    return simulated, _deployed(prepared, [tensor.numpy() for tensor in tensors(inputs)])
+    return simulated, run_all(prepared, [tensor.numpy() for tensor in tensors(inputs)])
 
 
-def _deployed(prepared: Prepared, inputs: Arrays) -> NDArray[np.float32]:
+def run_all(prepared: Prepared, inputs: Arrays) -> NDArray[np.float32]:
     """Run all inputs in passes of the network's batch; the last is filled up by repeating its examples."""
     batch, count = prepared.batch, len(inputs[0])
     found: list[NDArray[np.float32]] = []

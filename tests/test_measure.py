@@ -48,15 +48,16 @@ def test_rounds_take_all_networks_in_turn() -> None:
     measure(networks, rounds=4, sample_s=1.0, progress=lambda *told: rounds.append(told))
     warm_up = 6
     assert log[: 3 * warm_up] == ["a"] * warm_up + ["b"] * warm_up + ["c"] * warm_up
-    assert "".join(log[3 * warm_up :]) == "abc" + "bca" + "cab" + "abc"
+    # One pass before each sample is not timed.
+    assert "".join(log[3 * warm_up :]) == "aabbcc" + "bbccaa" + "ccaabb" + "aabbcc"
     assert rounds == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_sample_is_as_many_passes_as_fill_its_time() -> None:
     log: list[str] = []
     found = measure([(Recorded("slow", log, 2.0), []), (Recorded("fast", log, 0.5), [])], rounds=3, sample_s=2.0)
-    assert log[12:].count("slow") == 3
-    assert log[12:].count("fast") == 3 * 4
+    assert log[12:].count("slow") == 3 * (1 + 1)
+    assert log[12:].count("fast") == 3 * (2 + 4)
     assert [m.seconds for m in found.measurements] == [2.0, 0.5]
     assert [m.throughput for m in found.measurements] == [2.0, 8.0]
 

@@ -160,7 +160,7 @@ def test_writing_a_scheme_leaves_the_float_graph_alone() -> None:
     assert written("residual", "w8a8").SerializeToString() == written("residual", "w8a8").SerializeToString()
 
 
-PRODUCTS = {"Conv", "ConvInteger", "MatMul", "MatMulInteger", "MatMulNBits"}
+PRODUCTS = {"Conv", "MatMul", "MatMulInteger", "MatMulNBits"}
 
 
 def rewritten(network: str, scheme: str) -> ModelProto:
@@ -170,15 +170,15 @@ def rewritten(network: str, scheme: str) -> ModelProto:
     return model
 
 
-def test_convolutions_that_are_rounded_at_once_keep_their_form_and_the_others_accumulate_integers() -> None:
+def test_products_that_are_not_rounded_at_once_accumulate_integers_and_convolutions_stay() -> None:
     model = rewritten("residual", "w8a8")
     found = {node.name: node.op_type for node in model.graph.node if node.op_type in PRODUCTS}
     assert found == {
         "layer:stem;": "Conv",
         "layer:a;": "Conv",
-        "layer:short;": "ConvInteger",
-        "layer:b;": "ConvInteger",
-        "layer:a;1": "ConvInteger",
+        "layer:short;": "Conv",
+        "layer:b;": "Conv",
+        "layer:a;1": "Conv",
         "layer:fc;": "MatMulInteger",
     }
 
@@ -191,8 +191,8 @@ def test_integer_products_are_exact(network: str, scheme: str) -> None:
     assert np.median(apart("onnxruntime", network, scheme)) < 1e-5
 
 
-def test_a_signal_of_one_axis_has_integer_convolutions_too() -> None:
-    assert kinds(rewritten("signal", "w8a4"), among=PRODUCTS) == ["ConvInteger", "ConvInteger", "MatMulInteger"]
+def test_a_signal_of_one_axis_keeps_its_convolutions_and_its_results() -> None:
+    assert kinds(rewritten("signal", "w8a4"), among=PRODUCTS) == ["Conv", "Conv", "MatMulInteger"]
     assert np.median(apart("onnxruntime", "signal", "w8a4")) < 1e-5
 
 

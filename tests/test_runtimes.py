@@ -9,7 +9,7 @@ from torch import nn
 
 from aiq.data import load
 from aiq.registry import load_runtime, runtime_names
-from aiq.runtimes import DeployError
+from aiq.runtimes import DeployError, has_one_float_format
 from aiq.runtimes._torch import Torch
 from roofline import Scheme
 from roofline.errors import AIQError, InputError, UnknownNameError
@@ -153,14 +153,21 @@ def test_openvino_runs_a_static_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runtime", "kernels"), [("onnxruntime", {"QLinearConv", "ConvInteger", "MatMulInteger"}), ("openvino", {"_I8"})]
+    ("runtime", "kernels", "integer"),
+    [
+        ("onnxruntime", {"QLinearConv", "MatMulInteger"}, {"stem", "fc"}),
+        ("openvino", {"_I8"}, {"stem", "a", "b", "fc"}),
+    ],
 )
-def test_what_ran_in_int8_is_told_from_the_runtime_itself(runtime: str, kernels: set[str]) -> None:
+def test_what_ran_in_int8_is_told_from_the_runtime_itself(runtime: str, kernels: set[str], integer: set[str]) -> None:
     told = prepare(runtime, "residual", "w8a8,short=keep").executed_precisions()
     assert tuple(told) == deployment("residual").layers
-    assert {layer for layer, ran in told.items() if ran.compute == "int8"} == {"stem", "a", "b", "fc"}
+    assert {layer for layer, ran in told.items() if ran.compute == "int8"} == integer
     assert (told["short"].compute, told["short"].stored, told["short"].reason) == ("fp32", "fp32", "")
-    for layer in ("stem", "a", "b", "fc"):
+    for layer in {"a", "b"} - integer:
+        assert told[layer].stored == "int8"
+        assert told[layer].reason == "no INT8 kernel took it: ONNX Runtime on CPU ran fp32"
+    for layer in integer:
         assert (told[layer].stored, told[layer].reason) == ("int8", "")
         assert any(kernel in told[layer].kernel for kernel in kernels)
 
@@ -241,6 +248,37 @@ def test_formats_without_a_kernel_are_refused(runtime: str, scheme: str, text: s
         prepare(runtime, "residual", scheme)
     assert str(caught.value).startswith(text)
     assert " Next: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "scheme", "half", "other"),
+    [
+        ("residual", "bf16,fc=keep", "stem", "fp32 for fc"),
+        ("residual", "w8a8,a=bf16,b=w8", "a", "fp32 for b"),
+        ("residual", "w8a8,a=bf16,b=fp16", "a", "fp16 for b"),
+        ("residual", "keep/bf16,b=bf16/fp32", "stem", "fp32 for b"),
+        ("digits_cnn", "w8,conv1=bf16", "conv1", "fp32 for layer1.0.conv1"),
+    ],
+)
+def test_openvino_refuses_several_floats(network: str, scheme: str, half: str, other: str) -> None:
+    with pytest.raises(DeployError) as caught:
+        prepare("openvino", network, scheme)
+    assert str(caught.value) == (
+        f"OpenVINO computes all floating-point layers of a network in one format, got bf16 for {half} and {other}: "
+        "what runs would not be what was simulated. Next: give both bf16, or neither."
+    )
+
+
+@pytest.mark.parametrize("scheme", ["bf16", "bf16,*conv1=w8a8", "w8a8,*conv1=bf16", "w8a8,*conv1=keep", "int8/bf16"])
+def test_openvino_runs_one_float_beside_integers(scheme: str) -> None:
+    """Layers whose weights are declared as kept take the activations alone: they stand in the way of nothing."""
+    told = prepare("openvino", "digits_cnn", scheme).executed_precisions()
+    assert {ran.compute for ran in told.values()} - {"int8"} == {"fp32" if "keep" in scheme else "bf16"}
+
+
+def test_openvino_alone_says_that_it_computes_in_one_float() -> None:
+    found = {name for name in (*EAGER, *GRAPHS) if has_one_float_format(load_runtime(name))}
+    assert found == {"openvino"}
 
 
 class Branching(nn.Module):

@@ -16,6 +16,8 @@ from tests.validating import deployment
 
 N = 40
 RUNTIMES = ("openvino", "onnxruntime")
+# Of nine layers; ONNX Runtime computes convolutions in floating point before a residual addition.
+INTEGER = {"openvino": 8, "onnxruntime": 5}
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
@@ -36,9 +38,11 @@ def test_a_validation(name: str, here: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert row["interval"] is None
     rows = {row["scheme"]: row for row in data["rows"]}
     assert rows["keep"]["ran"] == {"fp32": 9}
-    assert rows["w8a8"]["ran"]["int8"] >= 8
+    assert rows["w8a8"]["ran"]["int8"] == INTEGER[name]
     profile = next(profile for profile in data["profiles"] if profile["scheme"] == "keep")
-    assert all(layer["measured_s"] > 0 for layer in profile["layers"])
+    times = [layer["measured_s"] for layer in profile["layers"]]
+    assert min(times) >= 0.0  # OpenVINO counts whole microseconds
+    assert sum(taken > 0 for taken in times) > len(times) // 2
     assert [found["agreeing"] for found in data["agreements"] if found["scheme"] == "w8a8"] == [N]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiq.runtimes._deployment import Deployment
 from aiq.runtimes._measure import Measurement, Timing, measure
-from aiq.runtimes._protocol import Arrays, DeployError, Executed, Prepared, Runtime, Step
+from aiq.runtimes._protocol import Arrays, DeployError, Executed, Prepared, Runtime, Step, has_one_float_format
 from aiq.runtimes._qdq import Built
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "Runtime",
     "Step",
     "Timing",
+    "has_one_float_format",
     "measure",
 ]

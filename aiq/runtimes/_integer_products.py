@@ -2,9 +2,9 @@
 
 Where the result of a convolution is rounded at once, ONNX Runtime runs it and the rounding as one kernel
 (``QLinearConv``), which wants its bias as an int32 on the scale of the products; clipping that the rounding does anyway
-stands in the way and is taken out. Elsewhere, before a residual addition or at the end of a network, it has none; there
-``ConvInteger`` and ``MatMulInteger`` accumulate the same products, and a multiplication by both scales gives the same
-values.
+stands in the way and is taken out. Elsewhere, before a residual addition or at the end of a network, the dequantized
+operands go into its float convolution: ``ConvInteger`` would give the same values and takes three to ten times as long.
+Matrix products there become ``MatMulInteger``, which accumulates the same products, times both scales.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_BIAS = 2**30
 _CLIPPING = frozenset({"Relu", "Clip"})
-_INTEGER = {"Conv": "ConvInteger", "MatMul": "MatMulInteger"}
+_PRODUCTS = frozenset({"Conv", "MatMul"})
 
 
 def use_integer_products(model: onnx.ModelProto) -> None:
@@ -45,7 +45,7 @@ class _Rewriter:
         results = {value.name for value in graph.output}
         nodes = []
         for node in graph.node:
-            pair: list[Any] = [producers.get(name) for name in node.input[:2]] if node.op_type in _INTEGER else []
+            pair: list[Any] = [producers.get(name) for name in node.input[:2]] if node.op_type in _PRODUCTS else []
             ready = bool(pair) and all(found is not None and found.op_type == "DequantizeLinear" for found in pair)
             arrays = {name: self._array(name) for found in pair for name in found.input[1:]} if ready else {}
             if not ready or any(arrays[found.input[1]].ndim > 1 for found in pair):
@@ -55,7 +55,7 @@ class _Rewriter:
             bias = self._bias(node, pair, arrays) if rounded else None
             if bias is not None:
                 nodes += bias
-            elif node.op_type == "MatMul" or not any(arrays[name].any() for name in pair[1].input[2:]):
+            elif node.op_type == "MatMul":
                 nodes += self._integer(node, pair, arrays)
             else:
                 nodes.append(node)
@@ -129,31 +129,15 @@ class _Rewriter:
         from onnx import TensorProto, helper
 
         first, second = pair
-        convolution = node.op_type == "Conv"
         (output,) = node.output
-        biased = len(node.input) > 2
-        names = {part: f"{output}.{part}" for part in ("sums", "float", "scale", "scaled", "bias")}
-        places = self._array(second.input[0]).ndim - 2 if convolution else 0
-        shape = (1, -1, *[1] * places) if convolution else (-1,)
-        self._keep(names["scale"], _scale(pair, arrays).reshape(shape))
-        zeros = [first.input[2] if len(first.input) > 2 else ""]
-        if not convolution and len(second.input) > 2:
-            zeros.append(second.input[2])
-        integer = helper.make_node(
-            _INTEGER[node.op_type], [first.input[0], second.input[0], *zeros], [names["sums"]], node.name
-        )
-        integer.attribute.extend(node.attribute)
-        found = [
-            integer,
+        names = {part: f"{output}.{part}" for part in ("sums", "float", "scale")}
+        self._keep(names["scale"], _scale(pair, arrays))
+        zeros = [first.input[2] if len(first.input) > 2 else "", *second.input[2:]]
+        return [
+            helper.make_node("MatMulInteger", [first.input[0], second.input[0], *zeros], [names["sums"]], node.name),
             helper.make_node("Cast", [names["sums"]], [names["float"]], f"cast:{output}", to=TensorProto.FLOAT),
-            helper.make_node(
-                "Mul", [names["float"], names["scale"]], [names["scaled"] if biased else output], f"scale:{output}"
-            ),
+            helper.make_node("Mul", [names["float"], names["scale"]], [output], f"scale:{output}"),
         ]
-        if biased:
-            self._keep(names["bias"], self._array(node.input[2]).reshape(shape))
-            found.append(helper.make_node("Add", [names["scaled"], names["bias"]], [output], f"bias:{output}"))
-        return found
 
 
 def _scale(pair: Sequence[Any], arrays: Mapping[str, Any]) -> NDArray[np.float32]:

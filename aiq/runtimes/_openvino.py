@@ -16,9 +16,10 @@ from aiq.runtimes._inputs import InputForm, check_inputs
 from aiq.runtimes._protocol import Arrays, DeployError, Executed, Step, missing
 from aiq.runtimes._qdq import Built
 from aiq.runtimes._threads import processors
-from roofline import Scheme
+from roofline import LayerPrecision, Scheme
+from roofline.floats import float_kind
 
-_WARM_UP = 2
+_WARM_UP = 3
 _COMPUTE = {"I8": "int8", "u8": "int8", "i8": "int8", "f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _LOOKING_UP = ("Gather", "Embedding")
 _WEIGHTED = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul", *_LOOKING_UP)
@@ -28,6 +29,7 @@ class OpenVINO:
     """The runtime ``openvino``."""
 
     name = "openvino"
+    one_float_format = True
 
     def available(self) -> str | None:
         """See :class:`aiq.runtimes.Runtime`."""
@@ -42,16 +44,15 @@ class OpenVINO:
     def prepare(
         self, deployment: Deployment, scheme: Scheme, *, batch: int, threads: int | None = None
     ) -> OpenVINOPrepared:
-        """See :class:`aiq.runtimes.Runtime`; a scheme with bfloat16 anywhere computes in it wherever it is not INT8."""
+        """See :class:`aiq.runtimes.Runtime`; what is not INT8 computes in bfloat16 or all in float32."""
         if reason := self.available():
             raise DeployError(f"{reason}.")
         import openvino
 
         inputs = deployment.inputs(batch)
         built = deployment.onnx(scheme, dialect="openvino")
-        half = any(f.activations is not None and f.activations.name == "bf16" for f in built.formats.values())
         settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+            "INFERENCE_PRECISION_HINT": precision_hint(built.formats),
             "INFERENCE_NUM_THREADS": threads or processors(),
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
@@ -80,6 +81,7 @@ class OpenVINOPrepared:
         self._core, self._model, self._settings, self._built = core, model, settings, built
         self._compiled = core.compile_model(model, "CPU", settings)
         self._request = self._compiled.create_infer_request()
+        self._counted = 0
 
     def run(self, inputs: Arrays) -> NDArray[np.float32]:
         """See :class:`aiq.runtimes.Prepared`."""
@@ -116,25 +118,48 @@ class OpenVINOPrepared:
             for op in self._counting.get_runtime_model().get_ordered_ops()
         }
         request = self._counting.create_infer_request()
-        seconds: dict[str, list[float]] = {}
-        facts: dict[str, tuple[str, str]] = {}
-        for number in range(passes + _WARM_UP):
-            request.infer(list(inputs), share_inputs=True)
-            for info in request.profiling_info if number >= _WARM_UP else ():
-                # What took less than a microsecond is told as not run.
-                if str(info.status).endswith("EXECUTED"):
-                    seconds.setdefault(info.node_name, []).append(info.real_time.total_seconds())
-                    facts[info.node_name] = info.node_type, info.exec_type
+        before: dict[str, float] = {}
+        for count in (_WARM_UP, passes):
+            for _ in range(count):
+                request.infer(list(inputs), share_inputs=True)
+            self._counted += count
+            # The counters are means over all passes so far; what took less than a microsecond is told as not run.
+            infos = [info for info in request.profiling_info if str(info.status).endswith("EXECUTED")]
+            totals = {info.node_name: info.real_time.total_seconds() * self._counted for info in infos}
+            seconds = {name: max(total - before.get(name, 0.0), 0.0) / count for name, total in totals.items()}
+            before = totals
         return tuple(
             Step(
-                name,
-                facts[name][0],
-                layers_in(names.get(name, name)),
-                facts[name][1],
-                float(np.median([*times, *[0.0] * (passes - len(times))])),
+                info.node_name,
+                info.node_type,
+                layers_in(names.get(info.node_name, info.node_name)),
+                info.exec_type,
+                seconds[info.node_name],
             )
-            for name, times in seconds.items()
+            for info in infos
         )
+
+
+def precision_hint(formats: Mapping[str, LayerPrecision]) -> str:
+    """Return OpenVINO's name of the format that a network computes in wherever it is not INT8.
+
+    Raises:
+        DeployError: Some layers have bfloat16 activations, and others some other float.
+    """
+    kinds = {layer: float_kind(given) for layer, given in formats.items()}
+    half = next((layer for layer, kind in kinds.items() if kind == "bf16"), None)
+    if half is None:
+        return "f32"
+    for layer, kind in kinds.items():
+        if kind not in {"", "bf16"}:
+            activations = formats[layer].activations
+            other = "fp32" if activations is None else activations.name
+            raise DeployError(
+                f"OpenVINO computes all floating-point layers of a network in one format, got bf16 for {half} and "
+                f"{other} for {layer}: what runs would not be what was simulated. "
+                "Next: give both bf16, or neither."
+            )
+    return "bf16"
 
 
 def _computed(kernel: str, precision: str) -> str:

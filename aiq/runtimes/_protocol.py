@@ -24,6 +24,11 @@ class DeployError(AIQError):
     """A network that a runtime cannot build, load or run, or a runtime that is not installed."""
 
 
+def has_one_float_format(runtime: Runtime) -> bool:
+    """Return whether a runtime says that it computes all floating-point layers of a network in one format."""
+    return bool(getattr(runtime, "one_float_format", False))
+
+
 def missing(extra: str, *modules: str) -> str | None:
     """Return a sentence on the first of some modules that is not installed, without its full stop, or ``None``."""
     absent = next((module for module in modules if find_spec(module) is None), None)
@@ -96,7 +101,11 @@ class Prepared(Protocol):
 
 @runtime_checkable
 class Runtime(Protocol):
-    """Builds and runs really quantized networks."""
+    """Builds and runs really quantized networks.
+
+    One that computes all floating-point layers of a network in one format, the narrowest that any of them has, may say
+    so in an attribute ``one_float_format = True``: then no scheme with several floats is planned for it or tried on it.
+    """
 
     @property
     def name(self) -> str:
