@@ -68,7 +68,7 @@ def _ceilings(result: Calibration) -> Iterator[dict[str, Any]]:
 def _model(model: KernelModel) -> dict[str, Any]:
     form = model.form
     return {
-        "what": f"{model.op} {'/'.join(model.formats)}",
+        "what": model.label,
         "runtime": model.runtime,
         "value": si(form.rate_flops_per_s, "FLOP/s") if form.rate_flops_per_s else None,
         "bandwidth": form.bandwidth_bytes_per_s,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,12 @@ def option_mask(space: Space) -> NDArray[np.bool_]:
     return mask
 
 
+def family_masks(space: Space) -> list[NDArray[np.bool_]]:
+    """Return :func:`option_mask` for each family of options that one scheme may hold together, [U, K] each."""
+    columns = np.arange(len(space.options))
+    return [np.stack([np.isin(columns, options) for options in family]) for family in space.families]
+
+
 def unit_costs(problem: Problem, choice: Choice) -> Values:
     """Return each unit's share of what the target minimises by option, [U, K].
 
@@ -35,6 +43,9 @@ def unit_costs(problem: Problem, choice: Choice) -> Values:
 def cases(problem: Problem, losses: Values) -> list[Knapsack]:
     """Return knapsacks whose best solution is the problem's: one for each memory level that may keep the weights.
 
+    Where a runtime computes all floating-point layers in one format, there is one for each level and float: a scheme of
+    several would have an accuracy that nobody simulated, and is a solution of none.
+
     The first resource is what the target minimises, the others what the constraints limit. Latency depends on the
     memory level that keeps the weights, which depends on their size: each case takes the latencies of one level and
     limits the weights to what it holds. A scheme that an inner level would hold is a solution of the outer level's
@@ -49,7 +60,7 @@ def cases(problem: Problem, losses: Values) -> list[Knapsack]:
     table, timed = space.table, problem.objective.target == "latency" or limits.max_latency_s is not None
     levels = table.levels if timed else table.levels[:1]
     found = []
-    for level in levels:
+    for level, mask in itertools.product(levels, family_masks(space)):
         costs = {"ai": table.bytes, "memory": table.weight_bytes, "latency": table.latency_s[level]}
         held = table.most_weight_bytes(level) if timed else np.inf
         budgets = {
@@ -62,8 +73,7 @@ def cases(problem: Problem, losses: Values) -> list[Knapsack]:
         per_unit = np.stack([_with_fixed(space, costs[name]) for name in names])
         pairs: list[Pair] = []
         if table.has_transitions:
-            pairs = _add_transitions(space, names, per_unit)
-        mask = option_mask(space)
+            pairs = _add_transitions(space, names, per_unit, mask)
         found.append(make(per_unit, losses, [budgets[name] for name in names], allowed=mask, pairs=pairs))
     return found
 
@@ -79,8 +89,8 @@ def _with_fixed(space: Space, costs: Values) -> Values:
     return found
 
 
-def _add_transitions(space: Space, names: list[str], per_unit: Values) -> list[Pair]:
-    """Add transitions within a unit to its own costs; return those between units as pairs."""
+def _add_transitions(space: Space, names: list[str], per_unit: Values, mask: NDArray[np.bool_]) -> list[Pair]:
+    """Add transitions within a unit to its own costs; return those between allowed options of two units as pairs."""
     owner = {index: u for u, unit in enumerate(space.units) for index in unit.layers}
     pairs = []
     for a, b, moved, seconds in space.table.transitions:
@@ -97,8 +107,8 @@ def _add_transitions(space: Space, names: list[str], per_unit: Values) -> list[P
         else:
             pairs += [
                 Pair(first, k, second, m, 0.0, tuple(costs[:, k, m].tolist()))
-                for k in space.units[first].options
-                for m in space.units[second].options
+                for k in np.flatnonzero(mask[first]).tolist()
+                for m in np.flatnonzero(mask[second]).tolist()
                 if costs[:, k, m].any()
             ]
     return pairs

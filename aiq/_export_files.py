@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aiq.runtimes import Arrays, Built, DeployError, Deployment
 from aiq.runtimes._float_graph import without_labels
+from aiq.runtimes._openvino import precision_hint
 from roofline import Scheme
 
 Reader = Callable[[Arrays], NDArray[np.float32]]
@@ -82,14 +83,13 @@ def write_openvino(deployment: Deployment, scheme: Scheme, folder: Path, *, batc
 
     forms = deployment.inputs(batch)
     built = deployment.onnx(scheme, dialect="openvino")
+    hint = precision_hint(built.formats)
     without_labels(built.model)
     path = folder / "model.xml"
     model = openvino.Core().read_model(built.model.SerializeToString())
     model.reshape({port: list(form.shape) for port, form in zip(model.inputs, forms, strict=True)})
     model.set_rt_info("0", ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])
     openvino.save_model(model, str(path), compress_to_fp16=False)
-    half = any(f.activations is not None and f.activations.name == "bf16" for f in built.formats.values())
-    hint = "bf16" if half else "f32"
     note = f"compile it with INFERENCE_PRECISION_HINT={hint}, or OpenVINO takes what it likes for what is not INT8"
     return _written(built, lambda: _in_openvino(path, hint, batch), "openvino", f"its batch is {batch}", note)
 

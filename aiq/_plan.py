@@ -133,7 +133,7 @@ class Plan:
             "schema_version": PLAN_SCHEMA_VERSION,
             "model": self.graph.model,
             "hardware": self.hardware.name,
-            "rates": self.hardware.rates,
+            "rates": self.hardware.rates_option,
             "batch": self.batch,
             "traffic": self.traffic,
             "objective": {

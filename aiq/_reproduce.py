@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from aiq._reproduce_heuristics import heuristics
@@ -10,6 +11,7 @@ from aiq._reproduce_lab import ReproduceSettings, Tell
 from aiq._reproduce_layers import case_study
 from aiq._reproduce_page import Outcome, Reproduction, prepared, write
 from aiq._reproduce_search import SEARCHES, search_experiment
+from aiq._reproduce_throughput import throughput
 from aiq.cache import EvaluationStore, open_store
 from hardware_specs.errors import unknown_name
 
@@ -18,6 +20,7 @@ Experiment = Callable[[ReproduceSettings, EvaluationStore, Tell], Outcome]
 EXPERIMENTS: dict[str, Experiment] = {
     "case-study": case_study,
     **{name: search_experiment(name) for name in SEARCHES},
+    "throughput": throughput,
     "heuristics": heuristics,
 }
 
@@ -25,7 +28,8 @@ EXPERIMENTS: dict[str, Experiment] = {
 def reproduce(experiment: str, settings: ReproduceSettings, *, tell: Tell = lambda line: None) -> Reproduction:
     """Run an experiment of the paper and write its page, tables and figures.
 
-    Every evaluation goes through the cache: to go on after an interruption is to call it again.
+    Every evaluation goes through the cache: to go on after an interruption is to call it again. The throughput
+    experiment, once it has timed its networks, returns what it has when it is interrupted.
 
     Args:
         experiment: A key of ``EXPERIMENTS``.
@@ -42,5 +46,5 @@ def reproduce(experiment: str, settings: ReproduceSettings, *, tell: Tell = lamb
         raise unknown_name("experiment", experiment, EXPERIMENTS, "choose one of these")
     folder = prepared(settings.out or Path("out/reproduce") / experiment)
     with open_store(settings.cache) as store:
-        found = EXPERIMENTS[experiment](settings, store, tell)
+        found = EXPERIMENTS[experiment](replace(settings, out=folder), store, tell)
     return write(found, folder)

@@ -6,21 +6,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hardware_specs
 from aiq import _paper, zoo
 from aiq._driver import Progress, Run, drive
 from aiq._guard import guarded
 from aiq._model import Model, load_model
+from aiq._validate_result import FEWEST_ROUNDS
 from aiq.cache import CachedOracle, EvaluationStore, canonical_scheme
 from aiq.objective import Objective
 from aiq.oracle import Evaluation, Oracle, OracleContext, OracleFactory
+from aiq.problem import Constraints
 from aiq.quantize import Recipe
 from aiq.registry import load_oracle, load_strategy
 from aiq.space import Choice, Space, make_space
-from roofline import CostTable, LayerPrecision, OpGraph
+from roofline import CostTable, LayerPrecision, OpGraph, Scheme
 from roofline.errors import InputError
+
+if TYPE_CHECKING:
+    from aiq.runtimes import Runtime
+    from hardware_specs import HardwareSpec
 
 QUANTIZERS = {"paper": "nearest+max+tensor+nobias", "aiq": ""}
 """Recipes by name. The paper does not describe its quantizer: ``paper`` is the plainest that fits what it says."""
@@ -33,6 +39,51 @@ RESNET = "resnet20"
 _BESIDE = "resnet20_cifar10.safetensors"
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughputSettings:
+    """What the throughput experiment takes beside data, weights, cache and output.
+
+    Attributes:
+        model: The network, one of the zoo.
+        hardware: This machine, as ``aiq calibrate`` measured it; by default it is calibrated on the way.
+        runtimes: What runs the schemes, or names; by default those of ONNX Runtime and OpenVINO that are installed.
+        batch: Images in a pass.
+        max_loss: Largest accuracy loss of a scheme that is chosen, percentage points.
+        search_images: Choose schemes on at most so many images of the search split: greedy search evaluates once for
+            each pair of layers.
+        rounds: Samples of each network's time, at least 3, taken in turn.
+        max_spread: Median spread above which the machine is too noisy.
+        seed: Seeds random layers, calibration and resampling.
+    """
+
+    model: str = "mobilenet_v2_cifar"
+    hardware: HardwareSpec | None = None
+    runtimes: Sequence[str | Runtime] = ()
+    batch: int = 32
+    max_loss: float = 1.0
+    search_images: int = 500
+    rounds: int = 30
+    max_spread: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        zoo.get(self.model)
+        for what, value, least in (
+            ("a batch size", self.batch, 1),
+            ("the number of search images", self.search_images, 1),
+            ("rounds", self.rounds, FEWEST_ROUNDS),
+            ("the seed", self.seed, 0),
+        ):
+            if value < least:
+                raise InputError(f"{what} must be at least {least}, got {value}. Next: raise it.")
+        if not 0 <= self.max_loss < float("inf"):
+            raise InputError(
+                f"the largest loss must be a number of points of at least 0, got {self.max_loss}. Next: give one."
+            )
+        if not 0 < self.max_spread < float("inf"):
+            raise InputError(f"the largest spread must be a number above 0, got {self.max_spread}. Next: give one.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +101,7 @@ class ReproduceSettings:
         limit: Evaluate only the first so many images of each split.
         cache: Where evaluations are kept (see :func:`aiq.cache.open_store`).
         oracle: What measures; it must give right and wrong for each image.
+        throughput: What the throughput experiment takes beside these.
     """
 
     data: Path
@@ -59,6 +111,7 @@ class ReproduceSettings:
     limit: int | None = None
     cache: str | None = None
     oracle: str | OracleFactory = "accuracy"
+    throughput: ThroughputSettings = field(default_factory=ThroughputSettings)
 
     def __post_init__(self) -> None:
         known = (*QUANTIZERS, "both")
@@ -118,8 +171,17 @@ class Lab:
         recalled: Evaluations that the cache answered so far.
     """
 
-    def __init__(self, network: str, settings: ReproduceSettings, store: EvaluationStore, tell: Tell) -> None:
+    def __init__(
+        self,
+        network: str,
+        settings: ReproduceSettings,
+        store: EvaluationStore,
+        tell: Tell,
+        *,
+        search_images: int | None = None,
+    ) -> None:
         self.network, self.settings, self._store, self._tell = network, settings, store, tell
+        self._search_images = search_images
         self.weights, self.images = find_weights(network, settings)
         self.model: Model = load_model(network)
         zoo.load_weights(self.model.module, self.weights)
@@ -172,11 +234,21 @@ class Lab:
             OracleError: One cannot be measured.
             CacheError: The cache cannot be read or written.
         """
-        oracle, space, found = self._oracle(split), self.space(quantizer), {}
-        asked = list(dict.fromkeys(choices))
-        for number, choice in enumerate(asked, 1):
-            found[choice] = self._counted(oracle, lambda: oracle.evaluate(space.scheme(choice)))  # noqa: B023
-            self._tell(f"{self._where(quantizer)}: {what}, {split} split: {number} of {len(asked)} evaluations")
+        asked, space = list(dict.fromkeys(choices)), self.space(quantizer)
+        where = f"{self._where(quantizer)}: {what}, {split} split"
+        return dict(zip(asked, self.measure(split, [space.scheme(choice) for choice in asked], where), strict=True))
+
+    def measure(self, split: str, schemes: Sequence[Scheme], where: str) -> list[Evaluation]:
+        """Measure schemes on a split, each through the cache; ``where`` begins the lines of progress.
+
+        Raises:
+            OracleError: One cannot be measured.
+            CacheError: The cache cannot be read or written.
+        """
+        oracle, found = self._oracle(split), []
+        for number, scheme in enumerate(schemes, 1):
+            found.append(self.counted(oracle, lambda: oracle.evaluate(scheme)))  # noqa: B023
+            self._tell(f"{where}: {number} of {len(schemes)} evaluations")
         return found
 
     def search(self, strategy: str, quantizer: str) -> Run:
@@ -188,22 +260,49 @@ class Lab:
             KeyboardInterrupt: Ctrl-C; what was measured is in the cache.
         """
 
+        return self.find(strategy, self.space(quantizer), self._where(quantizer), objective=OBJECTIVE)
+
+    def find(
+        self,
+        strategy: str,
+        space: Space,
+        where: str,
+        *,
+        objective: Objective,
+        constraints: Constraints | None = None,
+    ) -> Run:
+        """Run a search over any space of the network on the search split; ``where`` begins its lines of progress.
+
+        Raises:
+            OracleError: The float model or a scheme cannot be measured.
+            CacheError: The cache cannot be read or written.
+            KeyboardInterrupt: Ctrl-C; what was measured is in the cache.
+        """
+
         def show(state: Progress) -> None:
             self._tell(
-                f"{self._where(quantizer)}: {strategy}: {state.evaluations} of at most {state.limit} evaluations, "
+                f"{where}: {strategy}: {state.evaluations} of at most {state.limit} evaluations, "
                 f"{state.cache_hits} from the cache"
             )
 
         oracle = self._oracle("search")
-        space = self.space(quantizer)
-        run = self._counted(
-            oracle, lambda: drive(load_strategy(strategy), space, oracle, objective=OBJECTIVE, progress=show)
+        run: Run = self.counted(
+            oracle,
+            lambda: drive(
+                load_strategy(strategy), space, oracle, objective=objective, constraints=constraints, progress=show
+            ),
         )
         if run.interrupted:
             raise KeyboardInterrupt
         if run.error is not None:
             raise run.error
         return run
+
+    @property
+    def data(self) -> str:
+        """The images, as :func:`aiq.data.load` takes them."""
+        own = zoo.get(self.network).data
+        return own if own == "digits" else f"cifar10:{self.images}"
 
     def release(self) -> None:
         """Let go of the oracle and its activations; the next evaluation makes another."""
@@ -220,7 +319,8 @@ class Lab:
     def _where(self, quantizer: str) -> str:
         return f"{self.network}, {NAMES[quantizer]} quantizer"
 
-    def _counted(self, oracle: CachedOracle, call: Callable[[], Any]) -> Any:
+    def counted(self, oracle: CachedOracle, call: Callable[[], Any]) -> Any:
+        """Return what a call gives, and add to the counts what it asks of an oracle."""
         hits, misses = oracle.hits, oracle.misses
         try:
             return call()
@@ -234,7 +334,9 @@ class Lab:
             self._open = None
             self._tell(f"{self.network}: loading the {split} split")
             s = self.settings
-            context = OracleContext(self.model, self.graph, f"cifar10:{self.images}", split, s.limit)
+            limits = [s.limit, self._search_images if split == "search" else None]
+            limit = min((given for given in limits if given is not None), default=None)
+            context = OracleContext(self.model, self.graph, self.data, split, limit)
             made: Oracle = load_oracle(s.oracle, context) if isinstance(s.oracle, str) else s.oracle("", context)
             oracle = CachedOracle(guarded(made), self._store, partial(canonical_scheme, self.graph))
             self.fingerprints[split] = oracle.fingerprint

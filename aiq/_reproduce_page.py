@@ -69,6 +69,8 @@ class Outcome:
         setup: The same as plain data.
         measured: Evaluations that this run ran.
         recalled: Evaluations that the cache answered.
+        interrupted: Whether Ctrl-C cut it short; what was measured by then is here.
+        failure: Why the command fails although there are results; empty where it does not.
     """
 
     experiment: str
@@ -82,6 +84,8 @@ class Outcome:
     setup: Mapping[str, Any]
     measured: int
     recalled: int
+    interrupted: bool = False
+    failure: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from aiq._reproduce_measure import Measured
 _FORMATS = {8: "INT8", 4: "INT4"}
 
 
-def float_model(lab: Lab, report: Measured, search: Measured | None = None) -> list[str]:
+def float_model(
+    lab: Lab, report: Measured, search: Measured | None = None, *, paper: float = _paper.FIGURE_4["FP32"].accuracy
+) -> list[str]:
     """Compare the float model with the paper's, and its accuracy on the two splits."""
-    paper = _paper.FIGURE_4["FP32"].accuracy
     inside = report.low <= paper <= report.high
     sentences = [
         f"our float network has {report.accuracy_text} % on {report.n} images, the paper's {paper:.2f} % on its test "

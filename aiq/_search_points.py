@@ -163,10 +163,14 @@ class Point:
 
 
 def frontier_choices(run: Run) -> dict[Choice, bool]:
-    """Return the measured choices that no other beats in cost and loss, and whether each is on the convex hull."""
+    """Return the measured choices that no other beats in cost and loss, and whether each is on the convex hull.
+
+    Those that would not run as they are written are left out.
+    """
     choices = list(run.evaluations)
+    fine = np.flatnonzero(run.problem.space.runnable(choices))
     costs = run.problem.costs(choices)
-    kept = non_dominated(costs, run.losses)
+    kept = fine[non_dominated(costs[fine], run.losses[fine])]
     hull = lower_hull(costs[kept], run.losses[kept])
     return {choices[index]: bool(mark) for index, mark in zip(kept, hull, strict=True)}
 
@@ -185,7 +189,8 @@ def count_flips(run: Run, choice: Choice) -> Flips:
     def better(others: list[Choice], losses: NDArray[np.float64]) -> NDArray[np.bool_]:
         if choice == run.best:
             return problem.values(others, losses) < run.values[own]
-        return (problem.costs(others) < problem.costs([choice])) & (losses <= run.losses[own])
+        cheaper = problem.space.runnable(others) & (problem.costs(others) < problem.costs([choice]))
+        return cheaper & (losses <= run.losses[own])
 
     neighbours = single_flips(problem.space, choice)
     measured = [other for other in neighbours if other in run.index]
@@ -199,6 +204,7 @@ def nearest_miss(run: Run) -> str:
     """Say which measured scheme comes nearest to the constraints, by the sum of its relative excesses."""
     problem, limits = run.problem, run.problem.constraints
     choices = list(run.evaluations)
+    runnable = problem.space.runnable(choices)
     scores = problem.space.score(choices)
     losses = np.where(problem.allows(run.losses), 0.0, run.losses)
     most_loss = problem.max_loss if limits.bounds_loss else None
@@ -219,7 +225,7 @@ def nearest_miss(run: Run) -> str:
         for found, limit, sign, show, what in checks
         if limit is not None
     ]
-    nearest = int(np.argmin(sum(over for over, *_ in excess)))
+    nearest = int(np.argmin(np.where(runnable, sum(over for over, *_ in excess), np.inf)))
     missed = [
         f"{show(found[nearest])}{what}{allowed}" for over, found, allowed, show, what in excess if over[nearest] > 0
     ]

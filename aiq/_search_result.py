@@ -191,7 +191,7 @@ class SearchResult:
             "schema_version": SEARCH_SCHEMA_VERSION,
             "model": self.model,
             "hardware": self.hardware.name,
-            "rates": self.hardware.rates,
+            "rates": self.hardware.rates_option,
             "batch": self.estimate.batch,
             "traffic": self.estimate.traffic,
             "metric": asdict(metric),

@@ -22,7 +22,16 @@ from aiq.data import Split, load
 from aiq.oracle import OracleContext
 from aiq.quantize import Simulator
 from aiq.registry import load_additive_oracle, load_runtime
-from aiq.runtimes import DeployError, Deployment, Executed, Measurement, Prepared, Runtime, measure
+from aiq.runtimes import (
+    DeployError,
+    Deployment,
+    Executed,
+    Measurement,
+    Prepared,
+    Runtime,
+    has_one_float_format,
+    measure,
+)
 from hardware_specs import HardwareSpec
 from roofline import CostTable, GraphEstimate, LayerPrecision, OpGraph, Scheme, estimate
 from roofline.errors import AIQError, InputError
@@ -171,14 +180,15 @@ def _spread(
     sizes = tuple(dict.fromkeys(settings.batches))
     formats = settings.formats
     if formats is None:
-        runtime.prepare(deployment, Scheme(), batch=sizes[0])
+        runtime.prepare(deployment, Scheme(), batch=sizes[0], threads=machine.threads)
         formats = ["keep", *(text for text in _FORMATS if _runs(runtime, deployment, text, sizes[0]))]
     options = make_options(formats, machine)
     tables = {batch: CostTable(graph, machine, options, batch=batch) for batch in sizes}
     source = load_additive_oracle("weight-sqnr", OracleContext(model, graph))
     layer_options = {layer: tables[sizes[0]].layer_options(layer) for layer in graph.layers}
     losses = source.loss_table(layer_options).losses
-    return spread(tables, losses, graph, count=settings.count, seed=settings.seed)
+    one_float = has_one_float_format(runtime)
+    return spread(tables, losses, graph, count=settings.count, seed=settings.seed, one_float=one_float)
 
 
 def _runs(runtime: Runtime, deployment: Deployment, text: str, batch: int) -> bool:
@@ -259,7 +269,9 @@ class _Batch:
                 continue
             say(f"batch {self.size}: building scheme {number} of {len(self.job.picks)}, {pick.name}")
             try:
-                found[pick.name] = self.job.runtime.prepare(self.job.deployment, pick.scheme, batch=self.size)
+                found[pick.name] = self.job.runtime.prepare(
+                    self.job.deployment, pick.scheme, batch=self.size, threads=self.job.hardware.threads
+                )
             except DeployError as error:
                 refused[pick.name] = str(error)
         return found
@@ -274,7 +286,7 @@ class _Batch:
     ) -> None:
         """Measure in blocks of rounds, so that an interruption loses one of them."""
         total, done = self.job.settings.rounds, 0
-        for rounds in _blocks(total):
+        for rounds in blocks(total):
 
             def show(number: int, _: int, done: int = done) -> None:
                 say(f"batch {self.size}: {len(networks)} schemes in turn, round {done + number} of {total}")
@@ -303,7 +315,7 @@ class _Batch:
                     pick.family,
                     self.size,
                     predictions[pick.name],
-                    _merged(samples[pick.name], self.size),
+                    merged(samples[pick.name], self.size),
                     _formats(executed),
                     sum(bool(found.reason) for found in executed.values()),
                 )
@@ -316,12 +328,14 @@ class _Batch:
         return [pick for pick in chosen if _is_float(pick, self.job.graph) or pick.name == fastest]
 
 
-def _blocks(rounds: int) -> list[int]:
+def blocks(rounds: int) -> list[int]:
+    """Divide rounds into blocks of at least five, as even as can be, so that an interruption loses one of them."""
     count = max(rounds // max(_BLOCK_ROUNDS, FEWEST_ROUNDS), 1)
     return [rounds // count + (place < rounds % count) for place in range(count)]
 
 
-def _merged(samples: Sequence[float], batch: int) -> Measurement:
+def merged(samples: Sequence[float], batch: int) -> Measurement:
+    """Return the measurement that samples of all blocks together make."""
     low, median, high = np.percentile(samples, [25, 50, 75])
     return Measurement(float(median), float((high - low) / median), len(samples), batch, tuple(samples))
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aiq._tradeoff import Losses, Tradeoff, tradeoffs
-from roofline import CostTable, LayerPrecision, OpGraph, Scheme
+from aiq._tradeoff import Losses, tradeoffs
+from roofline import CostTable, LayerPrecision, OpGraph, Scheme, floats
 from roofline.estimate import resolve
 
 FAMILIES = ("uniform", "trade-off", "pattern", "random", "given")
@@ -17,6 +17,7 @@ _STEPS = 5
 _ATTEMPTS = 50
 
 Choice = tuple[int, ...]
+Options = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,21 @@ def given(schemes: Sequence[Scheme], graph: OpGraph) -> list[Pick]:
     return [Pick(scheme, "given") for scheme in found.values()]
 
 
-def spread(tables: Mapping[int, CostTable], losses: Losses, graph: OpGraph, *, count: int, seed: int = 0) -> list[Pick]:
+def spread(
+    tables: Mapping[int, CostTable],
+    losses: Losses,
+    graph: OpGraph,
+    *,
+    count: int,
+    seed: int = 0,
+    one_float: bool = False,
+) -> list[Pick]:
     """Build schemes of every family, distinct in the formats that they give.
 
     Uniform schemes come first, then about a third each of points on the exact trade-offs between predicted latency (and
     bytes moved) and a proxy loss, of regular patterns, and of the layers of such schemes shuffled at random: as many
-    layers of each format, in other places.
+    layers of each format, in other places. Where a runtime computes all floating-point layers in one format, no scheme
+    has several, and each has its share of trade-offs and patterns.
 
     Args:
         tables: Costs at each batch size; all over the same layers and options, ``keep`` first.
@@ -69,8 +79,10 @@ def spread(tables: Mapping[int, CostTable], losses: Losses, graph: OpGraph, *, c
         graph: The network.
         count: How many schemes; fewer where there are no more.
         seed: Seeds the random ones.
+        one_float: Whether the runtime is such a one, whatever the tables' machine says.
     """
     table = next(iter(tables.values()))
+    together = floats.families(table.options) if one_float else table.families
     taken: dict[Choice, Pick] = {}
 
     def take(name: str, choice: Choice, family: str) -> bool:
@@ -85,10 +97,12 @@ def spread(tables: Mapping[int, CostTable], losses: Losses, graph: OpGraph, *, c
     for k, option in enumerate(table.options):
         take(option.label, (k,) * len(table.layers), "uniform")
     queues = {
-        "trade-off": list(_trade_offs({b: tradeoffs(t, losses) for b, t in tables.items()})),
-        "pattern": list(_patterns(table, graph)),
+        "trade-off": list(_trade_offs(tables, losses, together)),
+        "pattern": list(_in_turn([list(_patterns(table, graph, options)) for options in together])),
     }
     mixed = [choice for queue in queues.values() for _, choice in queue if len(set(table.canonical(choice))) > 1]
+    groups = [[choice for choice in mixed if set(choice) <= set(options)] for options in together]
+    groups = [group for group in groups if group]
     share = -(-(count - len(taken)) // 3)
     spare: list[tuple[str, Choice, str]] = []
     for family, queue in queues.items():
@@ -100,32 +114,60 @@ def spread(tables: Mapping[int, CostTable], losses: Losses, graph: OpGraph, *, c
                 spare.append((name, choice, family))
     generator = np.random.default_rng(seed)
     number = 0
-    for attempt in range(_ATTEMPTS * count if mixed else 0):
+    for attempt in range(_ATTEMPTS * count if groups else 0):
         if len(taken) >= count:
             break
-        shuffled = tuple(int(k) for k in generator.permutation(mixed[attempt % len(mixed)]))
+        turn, group = divmod(attempt, len(groups))
+        shuffled = tuple(int(k) for k in generator.permutation(groups[group][turn % len(groups[group])]))
         number += take(f"random-{number + 1}", shuffled, "random")
     for name, choice, family in spare:
         take(name, choice, family)
     return list(taken.values())
 
 
-def _trade_offs(found: Mapping[int, Mapping[str, Tradeoff]]) -> Iterator[tuple[str, Choice]]:
+def _trade_offs(
+    tables: Mapping[int, CostTable], losses: Losses, together: Sequence[Options]
+) -> Iterator[tuple[str, Choice]]:
     """Yield the scheme of least loss at equal steps of saving, the fastest of each batch size first."""
+    found = {
+        (batch, options): tradeoffs(table, losses, families=[options])
+        for batch, table in tables.items()
+        for options in together
+    }
     for step in range(_STEPS, 0, -1):
         for target in _TARGETS:
-            for batch, by_target in found.items():
+            for (batch, options), by_target in found.items():
                 frontier = by_target[target].frontier
                 cheapest, dearest = frontier.costs[0], frontier.costs[-1]
                 index = frontier.best_for(dearest - step / _STEPS * (dearest - cheapest))
-                at = f" b{batch}" if len(found) > 1 else ""
-                yield f"{target}-{100 * step // _STEPS}{at}", tuple(int(k) for k in frontier.choices[index])
+                at = f" b{batch}" if len(tables) > 1 else ""
+                name = f"{target}-{100 * step // _STEPS}{at}{_suffix(tables[batch], options)}"
+                yield name, tuple(int(k) for k in frontier.choices[index])
 
 
-def _patterns(table: CostTable, graph: OpGraph) -> Iterator[tuple[str, Choice]]:
-    """Yield schemes that quantize some of the layers to the first integer format, and leave the others alone."""
+def _in_turn(queues: Sequence[Sequence[tuple[str, Choice]]]) -> Iterator[tuple[str, Choice]]:
+    """Yield each place of queues of one length, from the first of one queue and the second of the next; then others."""
+    for turn in range(len(queues)):
+        for place in range(len(queues[0])):
+            yield queues[(place + turn) % len(queues)][place]
+
+
+def _float(table: CostTable, options: Options) -> int:
+    """Return the first of some options that has floating-point activations."""
+    return next((k for k in options if floats.float_kind(table.options[k])), options[0])
+
+
+def _suffix(table: CostTable, options: Options) -> str:
+    """Return what tells the names of schemes over some options from those over ``keep`` and others."""
+    plain = _float(table, options)
+    return f" ({table.options[plain].label})" if plain else ""
+
+
+def _patterns(table: CostTable, graph: OpGraph, options: Options) -> Iterator[tuple[str, Choice]]:
+    """Yield schemes that quantize some of the layers to the first integer format, and give the others the float."""
     count = len(table.layers)
-    narrow = next((k for k, option in enumerate(table.options) if _is_integer(option)), len(table.options) - 1)
+    narrow = next((k for k in options if _is_integer(table.options[k])), options[-1])
+    plain, suffix = _float(table, options), _suffix(table, options)
     heaviest = np.argsort(-table.weight_bytes[:, 0], kind="stable").tolist()
     depthwise = {op.layer for op in graph if op.kind == "depthwise_conv"}
     order, half = range(count), count // 2
@@ -144,7 +186,7 @@ def _patterns(table: CostTable, graph: OpGraph) -> Iterator[tuple[str, Choice]]:
     }
     for name, layers in chosen.items():
         if layers:
-            yield name, tuple(narrow if i in layers else 0 for i in order)
+            yield name + suffix, tuple(narrow if i in layers else plain for i in order)
 
 
 def _is_integer(option: LayerPrecision) -> bool:

@@ -342,6 +342,7 @@ def spec_report(spec: HardwareSpec) -> Report:
         Column("source", "source"),
     )
     notes = [spec.note] if spec.note else []
+    notes += [f"{name} computes all floating-point layers of a network in one format" for name in spec.one_float_format]
     data = {"schema_version": 1, **spec.model_dump(mode="json")}
     return Report(f"{spec.name}: {spec.title} ({spec.architecture})", columns, rows, notes, data)
 

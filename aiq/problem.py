@@ -103,6 +103,10 @@ class Problem:
         """Tell which accuracy losses the constraints allow, [S]; 100 · (0.92 − 0.91), a hair above 1, counts as 1."""
         return losses <= allowance(self.max_loss)
 
+    def affordable(self, choices: Sequence[Choice] | NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which choices respect the limits on cost and run as they are written, [S]: no evaluation is needed."""
+        return self.constraints.affordable(self.space.score(choices)) & self.space.runnable(choices)
+
     @cached_property
     def ends(self) -> tuple[float, float]:
         """The merit of the baseline and the greatest of any scheme in the space (an upper bound on it for latency)."""
@@ -144,10 +148,12 @@ class Problem:
     def values(
         self, choices: Sequence[Choice] | NDArray[np.integer], losses: NDArray[np.float64] | Sequence[float]
     ) -> NDArray[np.float64]:
-        """Return what is minimised, [S]: L, or the target's cost where the loss is bounded; infinity if infeasible."""
-        scores = self.space.score(choices)
+        """Return what is minimised, [S]: L, or the target's cost where the loss is bounded; infinity if infeasible.
+
+        A scheme that would not run as it is written is infeasible, since its loss is not that of what runs.
+        """
         loss = np.asarray(losses, dtype=np.float64)
-        fine = self.constraints.affordable(scores) & self.allows(loss)
+        fine = self.affordable(choices) & self.allows(loss)
         if self.constraints.bounds_loss:
             found = self.costs(choices)
         else:

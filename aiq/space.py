@@ -63,6 +63,21 @@ class Space:
         """Number of distinct schemes."""
         return int(np.prod([len(unit.options) for unit in self.units], dtype=object))
 
+    @cached_property
+    def families(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Options of each unit that one scheme may hold together and run as it is written, [F][U].
+
+        One family of them all, but where a runtime computes all floats in one format: then one for each float that the
+        layers in no unit allow.
+        """
+        fixed = sum(len(unit.layers) for unit in self.units) < len(self.table.layers)
+        found = []
+        for family in self.table.families:
+            own = tuple(tuple(k for k in unit.options if k in family) for unit in self.units)
+            if all(own) and (not fixed or self.baseline in family):
+                found.append(own)
+        return tuple(found)
+
     def expand(self, choices: NDArray[np.integer] | Sequence[Choice]) -> NDArray[np.int64]:
         """Turn choices [S, U] into option indices of all layers, [S, L].
 
@@ -84,6 +99,10 @@ class Space:
     def score(self, choices: NDArray[np.integer] | Sequence[Choice]) -> SchemeScores:
         """Return bytes, weight bytes and latency of choices [S, U]."""
         return self.table.score(self.expand(choices))
+
+    def runnable(self, choices: NDArray[np.integer] | Sequence[Choice]) -> NDArray[np.bool_]:
+        """Tell which choices [S, U] run as they are written, [S] (see :meth:`roofline.CostTable.runnable`)."""
+        return self.table.runnable(self.expand(choices))
 
     def scheme(self, choice: Choice, *, name: str = "") -> Scheme:
         """Return the scheme of one choice in canonical form: one rule for each layer, in order."""

@@ -24,12 +24,14 @@ class Findings:
         predicted: Predicted loss of option k in unit u, [U, K], NaN where unknown; ``None`` for strategies without a
             model of accuracy.
         bound: Lower bound on the objective's value over the whole space under that model; ``None`` without one.
+        path: Choices that it went through one after the other, the baseline first; empty where it does not walk.
     """
 
     finished: bool = True
     note: str = ""
     predicted: NDArray[np.float64] | None = field(default=None, repr=False)
     bound: float | None = None
+    path: tuple[Choice, ...] = ()
 
 
 Steps = Generator[Choice, Evaluation, Findings]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aiq._cases import option_mask, unit_costs
+from aiq._cases import family_masks, option_mask, unit_costs
 from aiq.frontier import hull_frontier
 from aiq.knapsack import without_gaps
 from aiq.problem import Problem
@@ -90,7 +90,7 @@ def _margins(
         values = problem.values(choices, added)
         return values[1:] - values[0]
     costs = problem.costs(choices)
-    fine = problem.constraints.affordable(problem.space.score(choices))
+    fine = problem.affordable(choices)
     return np.where(fine, costs - costs[0] + (added / price if price else 0.0), np.inf)[1:]
 
 
@@ -98,7 +98,7 @@ def _shadow_price(
     problem: Problem, predicted: NDArray[np.float64], choice: Choice, costs: NDArray[np.float64]
 ) -> float | None:
     if problem.constraints.bounds_loss:
-        return _edge_price(problem, predicted, costs)
+        return _edge_price(problem, predicted, choice, costs)
     lam = problem.objective.lam
     if lam == 1:
         return None
@@ -109,9 +109,12 @@ def _shadow_price(
     return float(lam / (1 - lam) * slope[problem.objective.normalise] * merit / cost)
 
 
-def _edge_price(problem: Problem, predicted: NDArray[np.float64], costs: NDArray[np.float64]) -> float | None:
+def _edge_price(
+    problem: Problem, predicted: NDArray[np.float64], choice: Choice, costs: NDArray[np.float64]
+) -> float | None:
     """Return the fall of loss for each unit of cost on the hull's edge at the bound; ``None`` where all are within."""
-    allowed = np.isfinite(predicted) & option_mask(problem.space)
+    families = (mask for mask in family_masks(problem.space) if mask[np.arange(len(choice)), choice].all())
+    allowed = np.isfinite(predicted) & next(families, option_mask(problem.space))
     if not allowed.any(axis=1).all():
         return None
     full_costs, full_losses, _ = without_gaps(costs, np.where(allowed, np.maximum(predicted, 0.0), 0.0), allowed)

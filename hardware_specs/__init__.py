@@ -1,6 +1,6 @@
 """Machine specifications with a source for every number, and the linter that holds them together."""
 
-from hardware_specs._kernels import OP_CLASSES, FitError, Format, KernelForm, KernelModel
+from hardware_specs._kernels import OP_CLASSES, Correction, FitError, Format, KernelForm, KernelModel
 from hardware_specs._lint import Finding, lint
 from hardware_specs._load import load, names, parse, read, to_json
 from hardware_specs._spec import Ceiling, CrossCheck, HardwareSpec, MemoryLevel, Quantity, Rated
@@ -10,6 +10,7 @@ __all__ = [
     "OP_CLASSES",
     "AIQError",
     "Ceiling",
+    "Correction",
     "CrossCheck",
     "Finding",
     "FitError",

@@ -28,7 +28,9 @@ OpClass = Literal[
 OP_CLASSES: tuple[str, ...] = get_args(OpClass)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+_FEATURES = 8
 
 
 class Frozen(BaseModel):
@@ -89,6 +91,29 @@ class KernelForm(Frozen):
         return self
 
 
+class Correction(Frozen):
+    """How measured kernels differ from the form, as a smooth function of their features.
+
+    ``Σ weights[i] · exp(−|f − points[i]|² / (2 length²))``, a factor's logarithm
+    (:func:`roofline.kernels.corrected`).
+
+    Attributes:
+        length: Distance over which kernels have much the same factor.
+        points: Features of measured kernels (:func:`roofline.kernels.features`).
+        weights: One for each.
+    """
+
+    length: Positive
+    points: Annotated[tuple[tuple[Finite, ...], ...], Field(min_length=1)]
+    weights: tuple[Finite, ...]
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Correction:
+        if len(self.points) != len(self.weights) or {len(point) for point in self.points} != {_FEATURES}:
+            raise ValueError(f"correction needs one weight for each point, and points of {_FEATURES} features")
+        return self
+
+
 class FitError(Frozen):
     """How far the model is from measured times of rows that it was not fitted on.
 
@@ -133,9 +158,12 @@ class KernelModel(Frozen):
         op: Class of ops.
         formats: Formats of the operands; of a transition, those it converts between.
         variants: Windows of convolutions that were measured (``3x3``, ``1x1/2``: stride 2, ``3x3d2``: dilation 2);
-            empty where the class has none, or any will do.
+            empty where the class has none, or any will do. Of a transition: ``conv`` with a convolution at either end,
+            which may change the layout as well, and ``other``.
         traffic: Whether the rows were single ops (``unfused``) or what the runtime fuses (``fused``).
+        rounded: Whether these kernels round their result, for matrix work that alone reads it; ``None`` for both.
         form: The parameters.
+        correction: How kernels differ from the form by their sizes.
         rows: Rows fitted.
         span: Least and greatest FLOPs of these rows; of a model without a compute rate, bytes.
         error: The error on rows that were not fitted.
@@ -150,7 +178,9 @@ class KernelModel(Frozen):
     formats: Annotated[tuple[Format, ...], Field(min_length=1)]
     variants: tuple[str, ...] = ()
     traffic: Literal["unfused", "fused"] = "fused"
+    rounded: bool | None = None
     form: KernelForm
+    correction: Correction | None = None
     rows: Annotated[int, Field(ge=1)]
     span: tuple[NotNegative, NotNegative]
     error: FitError
@@ -169,4 +199,5 @@ class KernelModel(Frozen):
     @property
     def label(self) -> str:
         """Class, formats and variants: ``conv fp32 3x3``."""
-        return " ".join((self.op, "/".join(self.formats), *self.variants))
+        ending = () if self.rounded is None else ("rounded",) if self.rounded else ("not rounded",)
+        return " ".join((self.op, "/".join(self.formats), *self.variants, *ending))

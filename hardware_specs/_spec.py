@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -80,7 +81,9 @@ class HardwareSpec(Frozen):
     ``compute`` maps a number format to its dense ceiling, ``memory`` lists the levels from the outermost (DRAM) to the
     innermost. ``rates`` says which figures the accessors return: the datasheet peaks, or the sustained ones where they
     were measured (see :meth:`sustained`); ``calibrated`` beside that prices rows by the ``kernels`` fitted for
-    ``runtime`` (see :meth:`calibrated`).
+    ``runtime`` (see :meth:`calibrated`). ``one_float_format`` names the runtimes, among those of ``kernels``, that
+    compute all floating-point layers of a network in the narrowest of their formats. ``threads`` is what ``kernels``
+    were measured with, where that is known.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -95,6 +98,8 @@ class HardwareSpec(Frozen):
     launch_overhead_s: Rated | None = None
     tdp_w: Quantity | None = None
     kernels: tuple[KernelModel, ...] = ()
+    one_float_format: tuple[str, ...] = ()
+    threads: Annotated[int | None, Field(ge=1)] = None
     note: str = ""
     rates: Rates = "datasheet"
     runtime: str = ""
@@ -117,16 +122,22 @@ class HardwareSpec(Frozen):
 
     @model_validator(mode="after")
     def _kernels_are_distinct(self) -> HardwareSpec:
-        seen: set[tuple[str, str, str, str]] = set()
+        seen: set[tuple[str, str, str, str, bool]] = set()
         for model in self.kernels:
-            if model.op == "transition":
-                continue
-            for key in ((model.runtime, model.op, f, v) for f in model.formats for v in model.variants or ("",)):
+            formats = ("/".join(sorted(model.formats)),) if model.op == "transition" else model.formats
+            endings = (True, False) if model.rounded is None else (model.rounded,)
+            for fmt, variant, ending in product(formats, model.variants or ("",), endings):
+                key = model.runtime, model.op, fmt, variant, ending
                 if key in seen:
-                    raise ValueError(f"two kernel models of {model.runtime} speak of {' '.join(filter(None, key[1:]))}")
+                    what = " ".join(filter(None, key[1:4]))
+                    raise ValueError(f"two kernel models of {model.runtime} speak of {what}")
                 seen.add(key)
         if self.rates == "calibrated" and self.runtime not in self.runtimes:
             raise ValueError(f"rates 'calibrated' need kernels of the runtime, got {self.runtime!r}")
+        for name in self.one_float_format:
+            if name not in self.runtimes:
+                known = ", ".join(self.runtimes) or "none"
+                raise ValueError(f"one_float_format needs kernels of the runtime, got {name!r}, known: {known}")
         return self
 
     def ceiling(self, fmt: str) -> float:
@@ -169,6 +180,16 @@ class HardwareSpec(Frozen):
     def time_label(self) -> str:
         """What a time on this machine is: ``bound from datasheet peaks``, ``predicted by kernels calibrated for …``."""
         return f"{'predicted by' if self.rates == 'calibrated' else 'bound from'} {self.rates_label}"
+
+    @property
+    def rates_option(self) -> str:
+        """The rates in force as the option ``--rates`` takes them: ``datasheet``, ``calibrated:openvino``."""
+        return f"{self.rates}:{self.runtime}" if self.rates == "calibrated" else self.rates
+
+    @property
+    def computes_in_one_float(self) -> bool:
+        """Whether rows are priced for a runtime that computes all floating-point layers in one format."""
+        return self.rates == "calibrated" and self.runtime in self.one_float_format
 
     def sustained(self) -> HardwareSpec:
         """Return the same machine with its sustained rates in force where they were measured."""

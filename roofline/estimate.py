@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from hardware_specs import HardwareSpec
+from roofline.floats import common_half, in_half
 from roofline.graph import OpGraph
 from roofline.kernels import UNCALIBRATED_SHARE
-from roofline.precision import LayerPrecision
+from roofline.precision import LayerPrecision, Precision
 from roofline.pricing import Pricing
 from roofline.result import GraphEstimate, LayerEstimate, Transition
 from roofline.scheme import Scheme
@@ -33,6 +34,8 @@ def estimate(
     on datasheet rates a lower bound on the time of any execution with the same traffic in which rows do not overlap.
     On a calibrated machine a row takes the time of its kernel model instead (:func:`roofline.kernels.predict`), with a
     90 % interval; a row that no model speaks of keeps its bound, and the assumptions say how much of the time that is.
+    Where its runtime computes all floating-point layers in one format (``hardware.one_float_format``), a scheme with
+    16-bit floats anywhere times all of them so; their bytes stay those that the scheme says.
 
     Args:
         graph: From :func:`roofline.trace`.
@@ -61,8 +64,10 @@ def estimate(
     row_formats = [format_of(row, formats, chosen) for row in rows]
     weight_bytes = sum(pricing.stored_bytes(layer, formats[layer]) for layer in graph.layers)
     level = pricing.weight_level(weight_bytes)
-    layers = tuple(pricing.price(row, fmt, level) for row, fmt in zip(rows, row_formats, strict=True))
-    transitions = tuple(pricing.transitions(row_formats))
+    half = common_half(formats.values()) if hardware.computes_in_one_float else None
+    layers = tuple(pricing.price(row, fmt, level, half) for row, fmt in zip(rows, row_formats, strict=True))
+    ran = row_formats if half is None else [in_half(fmt, half) for fmt in row_formats]
+    transitions = tuple(pricing.transitions(ran))
     found = GraphEstimate(
         graph,
         hardware,
@@ -76,7 +81,7 @@ def estimate(
         weight_bytes + pricing.constant_bytes + max((layer.activation_bytes for layer in layers), default=0),
         (),
     )
-    return replace(found, assumptions=_assumptions(found, level))
+    return replace(found, assumptions=_assumptions(found, level, half))
 
 
 def resolve(graph: OpGraph, scheme: Scheme) -> dict[str, LayerPrecision]:
@@ -108,11 +113,11 @@ def _total_latency(pricing: Pricing, layers: Sequence[LayerEstimate], transition
     return total
 
 
-def _assumptions(estimate: GraphEstimate, level: int) -> tuple[str, ...]:
+def _assumptions(estimate: GraphEstimate, level: int, half: Precision | None) -> tuple[str, ...]:
     graph, hardware, traffic, batch = estimate.graph, estimate.hardware, estimate.traffic, estimate.batch
     sustained = hardware.rates == "sustained"
     kind = f"measured {hardware.rates_label} where there are some" if sustained else hardware.rates_label
-    calibrated = tuple(_calibration(estimate)) if hardware.rates == "calibrated" else ()
+    calibrated = tuple(_calibration(estimate, half)) if hardware.rates == "calibrated" else ()
     found = [
         *(calibrated or (f"time is a lower bound from {kind} of {hardware.title}, not a measurement",)),
         {
@@ -136,7 +141,7 @@ def _assumptions(estimate: GraphEstimate, level: int) -> tuple[str, ...]:
     return (*found, *graph.notes)
 
 
-def _calibration(estimate: GraphEstimate) -> Iterator[str]:
+def _calibration(estimate: GraphEstimate, half: Precision | None) -> Iterator[str]:
     """Say which models made the figures, how far they are off, and what they do not cover."""
     hardware = estimate.hardware
     used = list({row.model.label: row.model for row in estimate.rows if row.model}.values())
@@ -147,6 +152,9 @@ def _calibration(estimate: GraphEstimate) -> Iterator[str]:
             f"time is predicted, not measured, by kernel models calibrated for {hardware.runtime} on {hardware.title} "
             f"({' to '.join(dict.fromkeys((dates[0], dates[-1])))}); median error on rows not fitted: {errors}"
         )
+    if hardware.computes_in_one_float:
+        what = f": those that the scheme leaves wider are timed in {half.name}, and keep their bytes" if half else ""
+        yield f"{hardware.runtime} computes all floating-point layers of a network in one format{what}"
     if estimate.uncalibrated:
         parts = ", ".join(f"{what} {percent(share)}" for what, share in estimate.uncalibrated.items())
         yield f"no kernel model, priced by the bound from sustained or datasheet rates, of the total time: {parts}"
@@ -157,7 +165,7 @@ def _calibration(estimate: GraphEstimate) -> Iterator[str]:
             "of time"
         )
     if estimate.latency_interval_s:
-        yield "90 % interval of the total: half of each row's variance is common to all rows, half independent"
+        yield "90 % interval of the total: a fifth of each row's variance is common to all rows, the rest independent"
     elif used:
         yield f"no interval of the total: more than {percent(UNCALIBRATED_SHARE)} of time has none"
     fused = {model.traffic for model in used} - {estimate.traffic}

@@ -6,15 +6,17 @@ holds their formula, and which of them speaks of a row.
 
 from __future__ import annotations
 
-from math import sqrt
+import re
+from functools import lru_cache
+from math import prod, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hardware_specs import HardwareSpec, KernelForm, KernelModel
+from hardware_specs import Correction, HardwareSpec, KernelForm, KernelModel
 from roofline.ceiling import operand_formats
-from roofline.graph import MATRIX_KINDS
+from roofline.graph import CONV_KINDS, MATRIX_KINDS
 from roofline.precision import Precision
 
 if TYPE_CHECKING:
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
     from roofline.traffic import Row
 
 # Errors of the rows of one model are partly common (its bias, the state of the machine) and partly independent.
-CORRELATION = 0.5
+CORRELATION = 0.2
 # The largest share of time on bounds of unknown error with which an interval of the total still means something.
 UNCALIBRATED_SHARE = 0.1
+
+_WINDOW = re.compile(r"([\dx]+)(?:/(\d+))?")
+# Of the features: a decade of samples changes little, and so does a window that the reduction tells already.
+_WEIGHTS = np.array([1.0, 0.5, 1.0, 1.0, 1.0, 0.7, 1.0, 0.7])
 
 # How much wider or narrower than at the typical time an interval gets.
 MOST_WIDENING = 3.0
@@ -45,6 +51,10 @@ class Work(NamedTuple):
         m: Rows.
         n: Columns; 1 for other work.
         k: Reduction; of other work the values in a row.
+        samples: Samples that ``m`` counts positions of, as in a convolution; 1 where all rows are alike.
+        taps: Positions of a convolution's window.
+        stride: Its stride along the first axis.
+        tail: Element-wise FLOPs for each result of matrix work that runs inside the kernel or right after it.
     """
 
     flops: Value
@@ -53,6 +63,10 @@ class Work(NamedTuple):
     m: Value = 1.0
     n: Value = 1.0
     k: Value = 1.0
+    samples: Value = 1.0
+    taps: Value = 1.0
+    stride: Value = 1.0
+    tail: Value = 0.0
 
 
 class Times(NamedTuple):
@@ -113,6 +127,11 @@ def _memory(form: KernelForm, work: Work) -> Value:
     return inner / form.cache_bandwidth_bytes_per_s + (moved - inner) / form.bandwidth_bytes_per_s
 
 
+@lru_cache(maxsize=256)
+def _arrays(correction: Correction) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array(correction.points), np.array(correction.weights)
+
+
 class Found(NamedTuple):
     """The model of a row and the format its kernel runs in, with the reason where that is not the row's own."""
 
@@ -146,17 +165,29 @@ class Kernels:
             return what
         for fmt in (wanted, *wider):
             for model in self._by_format.get((op, fmt), []):
-                if not model.variants or row.variant in model.variants:
+                if self._speaks(model, row):
                     other = f"{wanted} is widened to {fmt}: no {wanted} kernel of {model.runtime}"
                     return Found(model, fmt, "; ".join(filter(None, (why, other if fmt != wanted else ""))))
             if fmt in self.hardware.compute:
                 break
         return what
 
-    def transition(self, source: Precision, target: Precision) -> KernelModel | None:
-        """Return the model of converting a tensor between two formats, or ``None``."""
-        ends = {_family(source), _family(target)}
-        return next((m for m in self.models if m.op == "transition" and ends <= set(m.formats)), None)
+    @staticmethod
+    def _speaks(model: KernelModel, row: Row) -> bool:
+        """Whether a model was fitted on such windows, and on results that are rounded or not as the row's."""
+        windows = not model.variants or row.variant in model.variants
+        return windows and (model.rounded is None or model.rounded == row.roundable)
+
+    def transition(self, source: Precision, target: Precision, writer: str, reader: str) -> KernelModel | None:
+        """Return the model of converting a tensor between two formats and two kinds of rows, or ``None``."""
+        ends, beside = {_family(source), _family(target)}, beside_of(writer, reader)
+        models = (m for m in self.models if m.op == "transition" and ends <= set(m.formats))
+        return next((m for m in models if not m.variants or beside in m.variants), None)
+
+
+def beside_of(writer: str, reader: str) -> str:
+    """Return ``conv`` for a change of format with a convolution at either end, which may change its layout too."""
+    return "conv" if {writer, reader} & CONV_KINDS else "other"
 
 
 def class_of(row: Row) -> str:
@@ -167,7 +198,44 @@ def class_of(row: Row) -> str:
 def work_of(row: Row, moved_bytes: int) -> Work:
     """Return what a row's kernel does when it moves so many bytes."""
     products, m, n, k = row.extents[:4] if row.extents else (1, 1, 1, 1)
-    return Work(2 * row.macs if row.macs else row.vector_flops, moved_bytes, products, m, n, k)
+    if not row.macs:
+        return Work(row.vector_flops, moved_bytes, products, m, n, k)
+    window = _WINDOW.match(row.variant)
+    taps, stride = (prod(map(int, window[1].split("x"))), int(window[2] or 1)) if window else (1, 1)
+    tail = row.vector_flops / max(products * m * n, 1)
+    return Work(2 * row.macs, moved_bytes, products, m, n, k, row.samples, taps, stride, tail)
+
+
+def features(work: Work) -> NDArray[np.float64]:
+    """Return where kernels lie among others, [..., 8]: logarithms of their sizes, by how much they matter to the time.
+
+    Positions of one sample, samples, columns, reduction, products, window, stride, and element-wise work at the end.
+    Positions and samples are apart because a larger batch repeats what a runtime does for one image.
+    """
+    sizes = (
+        np.asarray(work.m) / np.maximum(work.samples, 1.0), work.samples, work.n, work.k, work.products, work.taps,
+        work.stride, 1.0 + np.asarray(work.tail),
+    )  # fmt: skip
+    columns = np.broadcast_arrays(*(np.log(np.maximum(size, 1.0)) for size in sizes))
+    found: NDArray[np.float64] = np.stack(columns, axis=-1) * _WEIGHTS
+    return found
+
+
+def corrected(model: KernelModel, work: Work) -> Times:
+    """Return the time of kernels: of the model's form, times its correction where it has one.
+
+    ``t · exp(Σ aᵢ exp(−|f − fᵢ|² / 2ℓ²))`` over the measured kernels ``i`` with features ``fᵢ``: near those it is
+    what was measured, and far from all of them the form alone.
+
+    Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapter 2 (the predictive mean).
+    """
+    times = predict(model.form, work)
+    if model.correction is None:
+        return times
+    points, weights = _arrays(model.correction)
+    apart = ((features(work)[..., None, :] - points) ** 2).sum(axis=-1)
+    factor = np.exp(np.exp(-apart / (2.0 * model.correction.length**2)) @ weights)
+    return Times(*(np.asarray(part) * factor for part in times))
 
 
 def interval(model: KernelModel, latency_s: float) -> tuple[float, float] | None:
@@ -194,8 +262,8 @@ def outside(model: KernelModel, work: Work) -> bool:
 def combine(latency_s: float, spreads: Iterable[tuple[float, float]]) -> tuple[float, float]:
     """Return the interval of a sum of rows, from how far each row may lie below and above its prediction.
 
-    Half of the variance is taken as common to all rows and half as independent, on each side apart:
-    ``d² = ρ (Σ dᵢ)² + (1 − ρ) Σ dᵢ²`` with ρ = 0.5. Independent errors alone would shrink with the number of rows,
+    A fifth of the variance is taken as common to all rows and the rest as independent, on each side apart:
+    ``d² = ρ (Σ dᵢ)² + (1 − ρ) Σ dᵢ²`` with ρ = 0.2. Independent errors alone would shrink with the number of rows,
     and the bias of a model does not.
     """
     below = above = squares_below = squares_above = 0.0

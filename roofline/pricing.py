@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from hardware_specs import HardwareSpec
 from roofline.ceiling import CeilingChoice, choose_ceiling, vector_ceiling
+from roofline.floats import in_half
 from roofline.graph import MATRIX_KINDS, OpGraph
-from roofline.kernels import Kernels, Work, interval, outside, predict, work_of
+from roofline.kernels import Kernels, Work, corrected, interval, outside, predict, work_of
 from roofline.precision import FLOAT_BITS, LayerPrecision, Precision
 from roofline.result import LayerEstimate, Transition
 from roofline.traffic import Moved, Row, Source
@@ -75,8 +76,24 @@ class Pricing:
     def _innermost(self, working_set: float) -> int:
         return max((i for i, capacity in enumerate(self.capacities) if i and capacity >= working_set), default=0)
 
-    def price(self, row: Row, formats: LayerPrecision, weight_level: int) -> LayerEstimate:
-        """Price one row in the given formats, with weights kept in memory level ``weight_level``."""
+    def price(
+        self, row: Row, formats: LayerPrecision, weight_level: int, half: Precision | None = None
+    ) -> LayerEstimate:
+        """Price one row in the given formats, with weights kept in memory level ``weight_level``.
+
+        With ``half`` the row takes the time that it has where the network computes in that format (see
+        :func:`roofline.floats.in_half`); its bytes stay those of its own formats.
+        """
+        if half is not None and (ran := in_half(formats, half)) != formats:
+            own, timed = self.price(row, formats, weight_level), self.price(row, ran, weight_level)
+            why = f"runs in {half.name}, as all floating-point layers do"
+            return replace(
+                timed,
+                bytes_by_role=own.bytes_by_role,
+                bytes_by_level=own.bytes_by_level,
+                precision=own.precision,
+                reason="; ".join(filter(None, (why, timed.reason))),
+            )
         by_role: dict[str, int] = {}
         sizes = []
         for moved in row.moved:
@@ -124,7 +141,7 @@ class Pricing:
         if isinstance(found, str):
             return replace(bound, lacking=found)
         work = work_of(row, bound.bytes)
-        times = predict(found.model.form, work)
+        times = corrected(found.model, work)
         level = max(self.level_names, key=bound.seconds.__getitem__)
         ceiling = bound.ceiling
         if matrix and found.format in self.hardware.compute:
@@ -182,7 +199,8 @@ class Pricing:
         if written.name == read.name:
             return None
         names = self.rows[source.row].name, self.rows[consumer].name
-        model = self.kernels.transition(written, read) if self.kernels else None
+        kinds = self.rows[source.row].kind, self.rows[consumer].kind
+        model = self.kernels.transition(written, read, *kinds) if self.kernels else None
         if self.traffic != "unfused" and model is None:
             return Transition(*names, source.elements, str(written), str(read), 0, 0.0)
         size = -(-source.elements * written.bits // 8) + -(-source.elements * read.bits // 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 
 from hardware_specs import HardwareSpec
 from roofline.errors import InputError
+from roofline.floats import HALVES, common_half, families, float_kind, in_half
 from roofline.graph import OpGraph
-from roofline.precision import LayerPrecision
+from roofline.precision import FLOAT_BITS, LayerPrecision, Precision
 from roofline.pricing import Pricing
 from roofline.scheme import Rule, Scheme, matches
 from roofline.traffic import Traffic, build_rows
 
 _CHUNK = 8192
+
+Edge = tuple[int, int, NDArray[np.float64], NDArray[np.float64]]
+"""Positions of two layers, and the bytes and seconds of converting between them by their options, [K, K]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,11 @@ class CostTable:
     ``score`` agrees with :func:`roofline.estimate` to the last bit: both price rows with the same code and add them in
     the same order. On a calibrated machine, or with ``runtime``, rows take the times of its kernel models.
 
+    Where that runtime computes all floating-point layers in one format (``hardware.one_float_format``), the time of an
+    option depends on the others: one scheme of several floats does not run as it is written (:meth:`runnable`).
+    ``families`` tells which options go together; times are additive within each, and ``score`` prices all schemes as
+    they run.
+
     Attributes:
         layers: Names of the L quantizable layers.
         options: The K formats that each may take; a layer whose weights the model declares as kept takes only the
@@ -56,6 +65,8 @@ class CostTable:
         weight_bytes: Bytes that a layer's weights take in memory, [L, K].
         latency_s: Seconds of a layer and the rows that follow it, [M, L, K]: one table for each memory level that may
             keep the weights between passes (outermost first).
+        families: Positions of options that one scheme may hold together and run as it is written; all of them, but on
+            such a machine.
         flops: FLOPs of the model.
     """
 
@@ -92,23 +103,45 @@ class CostTable:
         self.bytes = np.zeros(shape)
         self.weight_bytes = np.zeros(shape)
         self.latency_s = np.zeros((len(hardware.memory), *shape))
+        self._one_float = hardware.computes_in_one_float
         for index, layer in enumerate(self.layers):
             followers = [rows[r] for r in self.pricing.rows_by_anchor[layer]]
             for k, option in enumerate(self.layer_options(layer)):
                 self.weight_bytes[index, k] = self.pricing.stored_bytes(layer, option)
+                half = self._half([option])
                 for level in range(len(hardware.memory)):
-                    priced = [self.pricing.price(row, option, level) for row in followers]
+                    priced = [self.pricing.price(row, option, level, half) for row in followers]
                     self.latency_s[level, index, k] = _in_order(p.latency_s for p in priced)
                     self.bytes[index, k] = sum(p.bytes for p in priced)
         self._edges = self._edge_tables() if self.pricing.prices_transitions else []
         self.levels = self._levels_reached()
+        self.families = families(self.options) if self._one_float else (tuple(range(len(self.options))),)
+        kinds = [float_kind(option) if self._one_float else "" for option in self.options]
+        halves = [name for name in HALVES if name in kinds]
+        self._place = np.array([halves.index(kind) + 1 if kind in halves else 0 for kind in kinds])
+        self._in_half = [self._timed_in(Precision(name, FLOAT_BITS[name])) for name in halves]
 
     def _levels_reached(self) -> list[int]:
         """Levels that some scheme's weights are kept in."""
         low, high = self.weight_bytes.min(axis=1).sum(), self.weight_bytes.max(axis=1).sum()
         return list(range(self.pricing.weight_level(high), self.pricing.weight_level(low) + 1))
 
-    def _edge_tables(self) -> list[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]]:
+    def _half(self, formats: Sequence[LayerPrecision]) -> Precision | None:
+        """The 16-bit float that a network with these formats computes in, where it has one for all."""
+        return common_half(formats) if self._one_float else None
+
+    def _timed_in(self, half: Precision) -> tuple[NDArray[np.float64], list[Edge]]:
+        """Return ``latency_s`` and transitions of schemes that compute in a 16-bit float: other floats become it."""
+        seconds = self.latency_s.copy()
+        for index, layer in enumerate(self.layers):
+            followers = [self.pricing.rows[r] for r in self.pricing.rows_by_anchor[layer]]
+            for k, option in enumerate(self.layer_options(layer)):
+                for level in range(len(seconds)) if float_kind(option) not in {"", half.name} else ():
+                    priced = (self.pricing.price(row, option, level, half) for row in followers)
+                    seconds[level, index, k] = _in_order(p.latency_s for p in priced)
+        return seconds, self._edge_tables(half) if self.pricing.prices_transitions else []
+
+    def _edge_tables(self, half: Precision | None = None) -> list[Edge]:
         """Bytes and seconds of each transition by the options at its two ends, [K, K]; equal formats cost nothing."""
         order = {layer: i for i, layer in enumerate(self.layers)}
         rows, pricing, found = self.pricing.rows, self.pricing, []
@@ -119,7 +152,9 @@ class CostTable:
             moved, seconds = np.zeros((size, size)), np.zeros((size, size))
             for a, first in enumerate(self.layer_options(rows[producer].anchor)):
                 for b, second in enumerate(self.layer_options(rows[consumer].anchor)):
-                    cost = pricing.transition(source, consumer, first, second)
+                    one = half or self._half((first, second))
+                    formats = (first, second) if one is None else (in_half(first, one), in_half(second, one))
+                    cost = pricing.transition(source, consumer, *formats)
                     if cost is not None:
                         moved[a, b], seconds[a, b] = cost.bytes, cost.latency_s
             if moved.any() or seconds.any():
@@ -132,8 +167,11 @@ class CostTable:
         return bool(self._edges)
 
     @property
-    def transitions(self) -> Sequence[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]]:
-        """Positions of two layers, and the bytes and seconds of converting between them by their options, [K, K]."""
+    def transitions(self) -> Sequence[Edge]:
+        """Positions of two layers, and the bytes and seconds of converting between them by their options, [K, K].
+
+        They hold within each of ``families``.
+        """
         return tuple(self._edges)
 
     def weight_level(self, weight_bytes: float) -> int:
@@ -153,14 +191,7 @@ class CostTable:
         Raises:
             InputError: Another shape, or an index outside the options.
         """
-        choice = np.asarray(schemes)
-        if choice.ndim != 2 or choice.shape[1] != len(self.layers) or not np.issubdtype(choice.dtype, np.integer):
-            raise InputError(
-                f"schemes must be integers of shape [S, {len(self.layers)}], got {choice.dtype} {list(choice.shape)}. "
-                "Next: give one option index for each layer."
-            )
-        if choice.size and (choice.min() < 0 or choice.max() >= len(self.options)):
-            raise InputError(f"option indices must lie in [0, {len(self.options)}). Next: check the array.")
+        choice = self._checked(schemes)
         count = choice.shape[0]
         moved, weights, seconds = np.empty(count), np.empty(count), np.empty(count)
         for start in range(0, count, _CHUNK):
@@ -169,6 +200,32 @@ class CostTable:
                 np.ascontiguousarray(choice[part].T, dtype=np.intp), moved[part], weights[part], seconds[part]
             )
         return SchemeScores(moved, weights, seconds, self.flops)
+
+    def runnable(self, schemes: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which schemes run as they are written, [S]: those whose options one of ``families`` holds.
+
+        Args:
+            schemes: Integers in [0, K), shape [S, L].
+
+        Raises:
+            InputError: Another shape, or an index outside the options.
+        """
+        choice = self._checked(schemes)
+        found = np.full(len(choice), len(self.families) == 1)
+        for family in self.families if len(self.families) > 1 else ():
+            found |= np.isin(choice, family).all(axis=1)
+        return found
+
+    def _checked(self, schemes: NDArray[np.integer]) -> NDArray[np.integer]:
+        choice = np.asarray(schemes)
+        if choice.ndim != 2 or choice.shape[1] != len(self.layers) or not np.issubdtype(choice.dtype, np.integer):
+            raise InputError(
+                f"schemes must be integers of shape [S, {len(self.layers)}], got {choice.dtype} {list(choice.shape)}. "
+                "Next: give one option index for each layer."
+            )
+        if choice.size and (choice.min() < 0 or choice.max() >= len(self.options)):
+            raise InputError(f"option indices must lie in [0, {len(self.options)}). Next: check the array.")
+        return choice
 
     def _score_chunk(
         self,
@@ -179,18 +236,31 @@ class CostTable:
     ) -> None:
         _gather_sum(self.bytes, columns, moved)
         _gather_sum(self.weight_bytes, columns, weights)
-        if len(self.levels) == 1:
-            _gather_sum(self.latency_s[self.levels[0]], columns, seconds)
-        else:
-            level_of = self.pricing.weight_levels(weights)
-            for level in np.unique(level_of):
-                chosen = np.flatnonzero(level_of == level)
-                part = np.empty(len(chosen))
-                _gather_sum(self.latency_s[level], np.ascontiguousarray(columns[:, chosen]), part)
+        for latency, edges, chosen in self._timings(columns, weights):
+            part, own = seconds, columns
+            if chosen is not None:
+                part, own = np.empty(len(chosen)), np.ascontiguousarray(columns[:, chosen])
+            _gather_sum(latency, own, part)
+            for a, b, extra_bytes, extra_seconds in edges:
+                moved[slice(None) if chosen is None else chosen] += extra_bytes[own[a], own[b]]
+                part += extra_seconds[own[a], own[b]]
+            if chosen is not None:
                 seconds[chosen] = part
-        for a, b, extra_bytes, extra_seconds in self._edges:
-            moved += extra_bytes[columns[a], columns[b]]
-            seconds += extra_seconds[columns[a], columns[b]]
+
+    def _timings(
+        self, columns: NDArray[np.intp], weights: NDArray[np.float64]
+    ) -> Iterator[tuple[NDArray[np.float64], list[Edge], NDArray[np.intp] | None]]:
+        """Yield seconds by layer and option, transitions, and the schemes that they are of; ``None`` for all."""
+        if len(self.levels) == 1 and not self._in_half:
+            yield self.latency_s[self.levels[0]], self._edges, None
+            return
+        places = self._place[columns].max(axis=0)
+        levels = self.pricing.weight_levels(weights) if len(self.levels) > 1 else np.full_like(places, self.levels[0])
+        groups = places * len(self.latency_s) + levels
+        for group in np.unique(groups).tolist():
+            place, level = divmod(group, len(self.latency_s))
+            latency, edges = self._in_half[place - 1] if place else (self.latency_s, self._edges)
+            yield latency[level], edges, np.flatnonzero(groups == group)
 
     def layer_options(self, layer: str) -> tuple[LayerPrecision, ...]:
         """Return the K formats of one layer, its declared keep applied."""

@@ -13,17 +13,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from roofline.errors import InputError
-from roofline.graph import CONV_KINDS, FOLDABLE_KINDS, Extents, Op, OpGraph, Role, TensorSpec
+from roofline.graph import CONV_KINDS, FOLDABLE_KINDS, MATRIX_KINDS, Extents, Op, OpGraph, Role, TensorSpec
 
 Traffic = Literal["paper", "unfused", "fused"]
 TRAFFIC_MODELS: tuple[str, ...] = get_args(Traffic)
 _MOST_SAMPLES = 10**9
 _NOT_A_PRODUCER = frozenset({"unknown", "fill"})
+_CLIPPING = (".relu", "relu6", "hardtanh", "clamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Row:
     note: str
     extents: Extents | None = None
     variant: str = ""
+    samples: int = 1
+    roundable: bool = False
 
     @property
     def weighted(self) -> bool:
@@ -136,6 +139,7 @@ def _fold_target(op: Op, graph: OpGraph, group_of: dict[int, int]) -> int | None
 def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: int) -> tuple[Row, ...]:
     row_of = {op.index: r for r, group in enumerate(groups) for op in group}
     leaving = _read_outside(graph, row_of) if traffic == "fused" else None
+    readers = _readers(graph) if traffic == "fused" else {}
     layers = frozenset(graph.layers)
     first_layer = graph.layers[0] if graph.layers else ""
     rows: list[Row] = []
@@ -167,9 +171,38 @@ def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: i
                 "; ".join(op.note for op in group if op.note),
                 _extents(lead, graph.batch, batch),
                 lead.variant,
+                batch if lead.kind in CONV_KINDS and lead.batched else 1,
+                traffic == "fused" and _roundable(lead, graph, readers),
             )
         )
     return tuple(rows)
+
+
+def _readers(graph: OpGraph) -> dict[int, list[Op]]:
+    """Return the ops that read each op's result."""
+    found: dict[int, list[Op]] = {}
+    for op in graph:
+        for producer in {p for tensor in op.tensors for p in tensor.producers}:
+            found.setdefault(producer, []).append(op)
+    return found
+
+
+def _roundable(op: Op, graph: OpGraph, readers: Mapping[int, Sequence[Op]]) -> bool:
+    """Tell whether only matrix work reads the result of an op, through normalisation and clipping at most."""
+    while op.kind in MATRIX_KINDS or op.kind == "batch_norm" or _clips(op):
+        found = readers.get(op.index, ())
+        if not found or op.index in graph.outputs:
+            return False
+        if all(reader.kind in MATRIX_KINDS for reader in found):
+            return True
+        if len(found) > 1:
+            return False
+        op = found[0]
+    return False
+
+
+def _clips(op: Op) -> bool:
+    return op.kind == "elementwise" and any(word in op.target for word in _CLIPPING)
 
 
 def _read_outside(graph: OpGraph, row_of: dict[int, int]) -> set[int]:

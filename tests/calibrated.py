@@ -79,6 +79,14 @@ CALIBRATED = with_kernels(
 )
 
 
+def in_one_float(spec: HardwareSpec) -> HardwareSpec:
+    """Return a calibrated machine whose runtime computes all floating-point layers in one format."""
+    return HardwareSpec.model_validate({**spec.model_dump(), "one_float_format": ("toyrun",)}).calibrated()
+
+
+ONE_FLOAT = in_one_float(CALIBRATED)
+
+
 def matrix_work(random: np.random.Generator, count: int, *, products: bool = False) -> Work:
     m, n, k = (np.exp(random.uniform(np.log(4), np.log(4096), count)).round() for _ in range(3))
     batch = random.integers(2, 64, count).astype(float) if products else np.ones(count)

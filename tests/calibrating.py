@@ -127,6 +127,7 @@ class LawfulRuntime:
 
     name: str = NAME
     refuses: str = ""
+    one_float_format: bool = False
     prepared: list[str] = field(default_factory=list)
 
     def available(self) -> None:

@@ -22,7 +22,7 @@ from tests.commands import run
 def lawful() -> Calibration:
     with pytest.MonkeyPatch.context() as monkeypatch:
         known_times(monkeypatch)
-        return calibrate([LawfulRuntime()], seconds=60, threads=1)
+        return calibrate([LawfulRuntime(one_float_format=True)], seconds=60, threads=1)
 
 
 @pytest.fixture
@@ -49,13 +49,19 @@ def test_a_network_that_no_calibration_saw_is_predicted(lawful: Calibration, tex
 def test_models_state_their_errors_and_where_they_come_from(lawful: Calibration) -> None:
     assert {model.runtime for model in lawful.spec.kernels} == {NAME}
     labels = {model.label for model in lawful.spec.kernels}
-    assert {"conv fp32", "conv int8", "transition int8/fp32"} <= labels
+    assert {"conv fp32", "transition int8/fp32 conv", "transition int8/fp32 other"} <= labels
+    assert {"conv int8", "conv int8 rounded"} & labels
     for model in lawful.spec.kernels:
         assert model.error.method in {"leave-one-out", "k-fold"}
         assert model.versions == {"lawful": "1.0"}
         assert "probe networks at batch 1, 8, 32 by lawful 1.0" in model.source
     convolution = next(model for model in lawful.spec.kernels if model.label == "conv fp32")
     assert convolution.error.median_ape < 0.1
+
+
+def test_the_file_names_runtimes_of_one_float(lawful: Calibration) -> None:
+    """Those of the other tests do not say that they are."""
+    assert lawful.spec.one_float_format == (NAME,)
 
 
 def test_the_machine_is_measured_and_passes_the_linter(lawful: Calibration) -> None:
@@ -131,6 +137,7 @@ def test_the_command(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert data["stable"] is True
     spec = hardware_specs.load("here.json")
     assert HardwareSpec.model_validate(data["machine"]) == spec
+    assert spec.one_float_format == ()
     assert "written: here.json" in err
     assert f"next: aiq plan MODEL --hardware here.json --rates calibrated:{NAME}" in err
 

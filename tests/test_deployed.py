@@ -14,6 +14,8 @@ from aiq.data import load
 from aiq.runtimes import DeployError, Deployment
 from aiq.stats import paired_difference, wilson_interval
 from roofline import Scheme
+from roofline.estimate import resolve
+from roofline.floats import float_kind
 from tests.validating import ToyRuntime, deployment
 
 W8A8 = Scheme.parse("w8a8")
@@ -87,6 +89,26 @@ def test_a_runtime_that_cannot_run_a_part_names_no_layer() -> None:
             return super().prepare(deployment, scheme, **given)
 
     assert find_partings(deployment(), Whole(planted={"conv1": 9.0}), W8A8, torch.from_numpy(examples()[0])) == ()
+
+
+def test_layers_of_a_16_bit_network_are_named_where_all_floats_are_one() -> None:
+    """From bf16 everywhere: with other layers in fp32 the runtime would refuse, and name none."""
+
+    class OneFloat(ToyRuntime):
+        one_float_format = True
+
+        def prepare(self, deployment: Deployment, scheme: Scheme, **given: Any) -> Any:
+            formats = resolve(deployment.simulator.graph, scheme).values()
+            if {"wide", "bf16"} <= {float_kind(each) for each in formats}:
+                raise DeployError("fp32 and bf16. Next: choose one.")
+            return super().prepare(deployment, scheme, **given)
+
+    runtime = OneFloat(planted={"conv1": 9.0, "layer3.0.conv2": 9.0})
+    inputs = torch.from_numpy(examples()[0])
+    for text, named in (("bf16,conv1=w8a8,linear=w8a8", "conv1"), ("w8a8,conv1=keep", "layer3.0.conv2")):
+        found = find_partings(deployment(), runtime, Scheme.parse(text), inputs, batch=16)
+        assert [parting.layer for parting in found] == [named]
+    assert find_partings(deployment(), runtime, Scheme.parse("bf16"), inputs, batch=16) == ()
 
 
 def test_nonsense_is_refused() -> None:

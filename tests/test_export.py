@@ -120,6 +120,13 @@ def test_openvino_is_written_for_one_batch_and_says_how_to_compile_it(tmp_path: 
     )
 
 
+def test_openvino_is_not_written_in_several_floats(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(DeployError, match="in one format, got bf16 for conv1 and fp32 for linear: what runs would not"):
+        export(load_model("digits_cnn"), Scheme.parse("bf16,linear=keep"), "openvino", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("scheme", ["w4:g16", "w8", "w4:z", "w3", "w4:g16:z,b=keep", "w4@gptq"])
 @pytest.mark.parametrize("target", PACKED)
 def test_linear_layers_are_packed_bit_for_bit(target: str, scheme: str, data: str, tmp_path: Path) -> None:

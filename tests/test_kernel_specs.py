@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hardware_specs import SpecError, load, parse, read, to_json
-from tests.calibrated import CALIBRATED
+from tests.calibrated import CALIBRATED, ONE_FLOAT
 from tests.commands import run
 from tests.refusals import ROOFLINE, refusal
 
@@ -131,12 +131,32 @@ def test_calibrated_rates_need_their_kernels() -> None:
         parse('rates = "calibrated"\n' + MACHINE + KERNEL, "box.toml")
 
 
-@pytest.mark.parametrize("name", ["calibrated", "t4"])
+def test_a_runtime_of_one_float_needs_kernels_too(tmp_path: Path) -> None:
+    spec = parse('one_float_format = ["onnxruntime"]\n' + MACHINE + KERNEL, "box.toml")
+    assert spec.one_float_format == ("onnxruntime",)
+    assert spec.calibrated().computes_in_one_float
+    assert not spec.computes_in_one_float
+    assert (spec.rates_option, spec.calibrated().rates_option) == ("datasheet", "calibrated:onnxruntime")
+    file = tmp_path / "box.toml"
+    file.write_text('one_float_format = ["onnxruntime"]\n' + MACHINE + KERNEL)
+    said = "onnxruntime computes all floating-point layers of a network in one format"
+    assert said in run("specs", "show", str(file)).out
+    for kernels, known in ((KERNEL, "onnxruntime"), ("", "none")):
+        file.write_text('one_float_format = ["openvino"]\n' + MACHINE + kernels)
+        assert refusal("specs", "check", str(file)) == (
+            f"{file}: file: one_float_format needs kernels of the runtime, got 'openvino', known: {known}. "
+            "Next: mend these keys."
+        )
+
+
+@pytest.mark.parametrize("name", ["calibrated", "one float", "t4"])
 def test_what_is_written_as_json_reads_back(tmp_path: Path, name: str) -> None:
-    spec = CALIBRATED if name == "calibrated" else load(name)
+    one_float = ONE_FLOAT.model_copy(update={"rates": "datasheet", "runtime": ""})
+    spec = {"calibrated": CALIBRATED, "one float": one_float}.get(name) or load(name)
     file = tmp_path / "machine.json"
     file.write_text(to_json(spec.calibrated()))
     assert read(file) == spec
+    assert read(file).one_float_format == spec.one_float_format
     assert load(str(file)).kernels == spec.kernels
     assert "rates" not in json.loads(file.read_text())
 

@@ -234,7 +234,7 @@ def test_a_window_that_was_not_measured_is_a_bound_and_said_so() -> None:
         "no kernel model, priced by the bound from sustained or datasheet rates, of the total time: "
         "conv fp32 3x3/2 1.7 %, conv fp32 1x1/2 0.8 %",
         "extrapolated beyond the sizes that were fitted: 17 rows, 96.1 % of time",
-        "90 % interval of the total: half of each row's variance is common to all rows, half independent",
+        "90 % interval of the total: a fifth of each row's variance is common to all rows, the rest independent",
     )
 
 
@@ -261,9 +261,9 @@ def test_scattered_integers_lose_what_their_transitions_cost() -> None:
 def test_the_interval_of_a_sum() -> None:
     assert combine(10.0, []) == (10.0, 10.0)
     assert combine(10.0, [(1.0, 2.0)]) == (pytest.approx(9.0), pytest.approx(12.0))
-    # Four equal rows: d² = (16 + 4) / 2.
+    # Four equal rows: d² = 0.2 · 16 + 0.8 · 4.
     low, high = combine(10.0, [(1.0, 2.0)] * 4)
-    assert (10 - low, high - 10) == (pytest.approx(10**0.5), pytest.approx(2 * 10**0.5))
+    assert (10 - low, high - 10) == (pytest.approx(6.4**0.5), pytest.approx(2 * 6.4**0.5))
     assert combine(1.0, [(1.0, 0.0)] * 4)[0] == 0.0
 
 

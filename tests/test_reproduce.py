@@ -319,7 +319,7 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"^cannot write to folder '.*/file': .*\. Next: choose another with --out\.$"):
         run("case-study", tmp_path, out=tmp_path / "file", oracle=failing(0))
-    assert set(EXPERIMENTS) == {"case-study", "greedy", "coordinate", "heuristics"}
+    assert set(EXPERIMENTS) == {"case-study", "greedy", "coordinate", "throughput", "heuristics"}
 
 
 def test_changes_are_told_from_noise() -> None:

@@ -20,8 +20,11 @@ from aiq._validate_result import ValidateSettings
 from aiq._validate_views import job_report, validation_report
 from aiq.report import render
 from aiq.runtimes import DeployError, Step
+from hardware_specs import HardwareSpec
 from roofline import Scheme, estimate
 from roofline.errors import InputError
+from roofline.estimate import resolve
+from roofline.floats import float_kind
 from tests.calibrated import CALIBRATED
 from tests.machines import FLAT, machine
 from tests.validating import NAME, ToyRuntime, digits, digits_graph, predicted, stopwatch, validated
@@ -162,6 +165,19 @@ def test_formats_that_the_runtime_does_not_run_are_no_part_of_the_spread() -> No
     picks = prepare(digits(), CALIBRATED, settings).picks
     assert [pick.name for pick in picks if pick.family == "uniform"] == ["keep", "w8a8"]
     assert not [pick for pick in picks if "bf16" in json.dumps(pick.scheme.to_dict())]
+
+
+@pytest.mark.parametrize("hardware", [CALIBRATED, FLAT], ids=["calibrated", "bound"])
+def test_a_runtime_of_one_float_is_given_no_others(hardware: HardwareSpec) -> None:
+    class OneFloat(ToyRuntime):
+        one_float_format = True
+
+    picks = prepare(digits(), hardware, ValidateSettings(runtime=OneFloat(), count=20)).picks
+    kinds = [{float_kind(f) for f in resolve(digits_graph(), pick.scheme).values()} for pick in picks]
+    assert len(picks) == 20
+    assert all(len(kind - {""}) <= 1 for kind in kinds)
+    assert sum(kind == {"", "bf16"} for kind in kinds) >= 5
+    assert sum(kind == {"", "wide"} for kind in kinds) >= 5
 
 
 def test_what_really_ran_is_counted_and_explained_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from aiq._validate_schemes import FAMILIES, Pick, given, spread
 from roofline import CostTable, LayerPrecision, Scheme
 from roofline.errors import UnknownNameError
 from roofline.estimate import resolve
-from tests.calibrated import CALIBRATED
+from tests.calibrated import CALIBRATED, ONE_FLOAT
 from tests.machines import zoo_graph
 
 FORMATS = ("keep", "w8a8", "bf16")
@@ -46,6 +46,33 @@ def test_every_family_has_its_share() -> None:
     assert counts["uniform"] == len(FORMATS)
     assert min(counts["trade-off"], counts["pattern"], counts["random"]) >= 6
     assert [pick.name for pick in picks()[:3]] == ["keep", "w8a8", "bf16"]
+
+
+@pytest.mark.parametrize("told_by", ["machine", "runtime"])
+@pytest.mark.parametrize("model", ["digits_cnn", "mobilenet_v2_cifar"])
+def test_a_runtime_of_one_float_is_given_no_mixture_and_both_floats(model: str, told_by: str) -> None:
+    graph, options = zoo_graph(model), [LayerPrecision.parse(text) for text in FORMATS]
+    machine = ONE_FLOAT if told_by == "machine" else CALIBRATED
+    tables = {batch: CostTable(graph, machine, options, batch=batch) for batch in (1, 32)}
+    losses = np.tile([0.0, 1.0, 0.1], (len(graph.layers), 1))
+    found = spread(tables, losses, graph, count=30, one_float=told_by == "runtime")
+    assert len(found) == len({tuple(formats_of(pick, model)) for pick in found}) == len({p.name for p in found}) == 30
+    counts = {family: Counter[str]() for family in FAMILIES}
+    for pick in found:
+        names = {f.activations.name if f.activations else "fp32" for f in formats_of(pick, model)}
+        assert not {"fp32", "bf16"} <= names, pick.name
+        counts[pick.family]["+".join(sorted(names))] += 1
+    assert counts["uniform"] == {"fp32": 1, "int8": 1, "bf16": 1}
+    for family in ("trade-off", "pattern", "random"):
+        assert set(counts[family]) == {"fp32+int8", "bf16+int8"}
+        assert min(counts[family].values()) >= counts[family].total() / 3
+
+
+def test_formats_that_do_not_go_together_leave_few_schemes() -> None:
+    graph, options = zoo_graph("digits_cnn"), [LayerPrecision.parse(text) for text in ("keep", "bf16")]
+    tables = {1: CostTable(graph, ONE_FLOAT, options)}
+    losses = np.tile([0.0, 0.1], (len(graph.layers), 1))
+    assert [pick.name for pick in spread(tables, losses, graph, count=30)] == ["keep", "bf16"]
 
 
 def test_random_schemes_have_the_formats_of_others_in_other_places() -> None:

@@ -51,7 +51,7 @@ def predicted(scheme: Scheme, batch: int, machine: HardwareSpec = CALIBRATED) ->
 
 @dataclass
 class ToyPrepared:
-    """A network whose time is known; it runs as the simulation does, and adds what is planted at some layers."""
+    """A network whose time is known; it runs as the simulation does, and adds what is planted at integer layers."""
 
     deployment: Deployment
     scheme: Scheme
@@ -66,7 +66,7 @@ class ToyPrepared:
         assert len(inputs[0]) == self.batch
         outputs = self.deployment.simulator.outputs(self.scheme, torch.from_numpy(inputs[0])).numpy()
         formats = resolve(self.deployment.simulator.graph, self.scheme)
-        outputs[:, 0] += sum(by for layer, by in self.planted.items() if formats[layer] != LayerPrecision())
+        outputs[:, 0] += sum(by for layer, by in self.planted.items() if formats[layer] == W8A8)
         return outputs
 
     def executed_precisions(self) -> dict[str, Executed]:

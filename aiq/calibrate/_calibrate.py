@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from aiq.calibrate._rows import KernelRow
 from aiq.calibrate._stability import Others, Reference, Stability
 from aiq.quantize import Simulator
 from aiq.registry import load_runtime
-from aiq.runtimes import Deployment, Runtime
+from aiq.runtimes import Deployment, Runtime, has_one_float_format
 from aiq.runtimes._threads import processors
 from aiq.runtimes._torch import _threads as torch_threads
 from hardware_specs import Ceiling, HardwareSpec
@@ -28,7 +28,7 @@ from roofline.errors import AIQError, InputError
 # In this order: the last one gets the time that the first left. PyTorch only where neither is installed.
 DEFAULT_RUNTIMES = ("onnxruntime", "openvino")
 LEAST_SECONDS = 5.0
-_MEASURING = 0.66
+_MEASURING = 0.84
 _NOMINAL = ("fp32", "bf16", "int8")
 
 Tell = Callable[[str], None]
@@ -106,7 +106,8 @@ def calibrate(
             measured.append(measure_runtime(runtime, probings, seconds=share, threads=workers, seed=seed, tell=say))
             reference.sample()
     stability = _stability(reference, measured, others)
-    spec, rows, notes = _fitted(bare, measured, date, say)
+    one_float = {runtime.name for runtime in chosen if has_one_float_format(runtime)}
+    spec, rows, notes = _fitted(bare, measured, one_float, date, say)
     checks = tuple(check for times in measured for check in check_passes(times, spec))
     taken = time.perf_counter() - started
     ran = ", ".join(times.version for times in measured)
@@ -168,7 +169,7 @@ def _stability(reference: Reference, measured: Sequence[RuntimeTimes], others: O
 
 
 def _fitted(
-    bare: HardwareSpec, measured: Sequence[RuntimeTimes], date: str, say: Tell
+    bare: HardwareSpec, measured: Sequence[RuntimeTimes], one_float: Set[str], date: str, say: Tell
 ) -> tuple[HardwareSpec, list[KernelRow], list[str]]:
     models, rows, notes = [], [], []
     for times in measured:
@@ -182,7 +183,9 @@ def _fitted(
         rows += used
         notes += _notes(times, short)
     versions = {times.runtime: times.version for times in measured}
-    return explained(with_rates(bare, rows, versions, date).model_copy(update={"kernels": tuple(models)})), rows, notes
+    fitted = dict.fromkeys(model.runtime for model in models)
+    facts = {"kernels": tuple(models), "one_float_format": tuple(name for name in fitted if name in one_float)}
+    return explained(with_rates(bare, rows, versions, date).model_copy(update=facts)), rows, notes
 
 
 def _batches(times: RuntimeTimes) -> str:

@@ -152,6 +152,16 @@ def _parts(rows: Sequence[KernelRow], cache: float | None) -> list[_Part]:
     return apart if score < (1.0 - SPLIT_GAIN) * together.fitted.score else [together]
 
 
+def plain_form(rows: Sequence[KernelRow]) -> KernelForm:
+    """Fit a form with a bandwidth, a start and, of matrix work, a rate: no more terms, and no choice between them."""
+    work, seconds = stack(rows)
+    data = _Data(work, seconds, 0.0)
+    terms = ("rate",) if rows[0].op in MATRIX_KINDS else ()
+    parameters = _parameters(terms, data)
+    _, best = _solve(parameters, np.array([p.start for p in parameters]), work, seconds)
+    return _form(parameters, best, digits=4)
+
+
 def _error(fitted: _Fitted, seconds: Values) -> FitError:
     """State the cross-validated error, with the conformal interval and the share of rows that it would have covered."""
     errors, count = fitted.errors, len(seconds)

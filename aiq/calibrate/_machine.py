@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from aiq.calibrate._bandwidth import Cache, ReadRate, memory_levels, stepped
 from aiq.calibrate._rows import KernelRow, four_digits
+from aiq.runtimes._torch import _threads as torch_threads
 from hardware_specs import Ceiling, HardwareSpec, Rated
 from roofline.graph import MATRIX_KINDS
 
@@ -43,14 +45,15 @@ def memory_bytes() -> float | None:
         return None
 
 
-def product_flops_per_s() -> float:
-    """Return the rate of a float32 product in NumPy: what is known of compute where no runtime tells more."""
-    left = np.ones((_SIDE, _SIDE), np.float32)
+def product_flops_per_s(threads: int) -> float:
+    """Return the rate of a float32 product in PyTorch: what is known of compute where no runtime tells more."""
+    left = torch.ones(_SIDE, _SIDE)
     seconds = []
-    for _ in range(_PRODUCTS):
-        started = time.perf_counter()
-        left @ left
-        seconds.append(time.perf_counter() - started)
+    with torch_threads(threads):
+        for _ in range(_PRODUCTS):
+            started = time.perf_counter()
+            left @ left
+            seconds.append(time.perf_counter() - started)
     return 2.0 * _SIDE**3 / min(seconds)
 
 
@@ -65,16 +68,17 @@ def bare_machine(
 ) -> HardwareSpec:
     """Return the machine as its memory and a product show it, before any runtime was measured."""
     vendor, model = processor()
-    context = f"numpy {np.__version__} on {model}, {date}"
+    context = f"PyTorch {torch.__version__} and NumPy {np.__version__} on {model}, {date}"
     return HardwareSpec(
         name=name,
-        title=f"{model}, {threads} threads (calibrated on {date})",
+        title=f"{model}, {threads} thread{'s' * (threads > 1)} (calibrated on {date})",
         vendor=vendor,
         kind="cpu",
+        threads=threads,
         architecture=re.sub(r"[^a-z0-9]+", "-", platform.machine().lower()).strip("-") or "unknown",
         compute={
             "fp32": Ceiling(
-                value=four_digits(product_flops_per_s()),
+                value=four_digits(product_flops_per_s(threads)),
                 kind="measured",
                 source=f"fastest of {_PRODUCTS} float32 products of {_SIDE} x {_SIDE} matrices, {context}",
             )
@@ -86,8 +90,8 @@ def bare_machine(
 def with_rates(bare: HardwareSpec, rows: Sequence[KernelRow], versions: Mapping[str, str], date: str) -> HardwareSpec:
     """Return the machine with the compute ceilings and the overhead that rows of probe networks reached.
 
-    A ceiling is the third best rate of any layer in that format, whatever the runtime; fp32 is never below what NumPy's
-    product reached.
+    A ceiling is the third best rate of any layer in that format, whatever the runtime; fp32 is never below what a
+    product in PyTorch reached.
     """
     ran = ", ".join(versions.values())
     matrix = [row for row in rows if row.op in MATRIX_KINDS and len(row.formats) == 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from hardware_specs import HardwareSpec
 from roofline import GraphEstimate, LayerPrecision, Precision, Scheme, estimate
 from roofline.estimate import resolve
 from roofline.graph import MATRIX_KINDS
+from roofline.kernels import beside_of
 from roofline.scheme import Rule
 from roofline.traffic import Row, build_rows
 
@@ -26,9 +28,9 @@ BATCHES = (32, 1, 8)
 LEAST_SECONDS = 1e-7
 _ROUNDS = (3, 9)
 _PASSES = (3, 20)
-_PROFILE_S = 0.25
-_SAMPLE_S = 0.004
-_WARM_UP = 6
+_PROFILE_S = 0.1
+_SAMPLE_S = 0.008
+_WARM_UP = 4
 _FEWEST_PASSES = 3
 # A step that stands for all that a profile does not tell apart: it is shared out like the rest of a pass.
 _ELSEWHERE = "elsewhere"
@@ -258,9 +260,10 @@ def _once(network: Prepared, inputs: Sequence[NDArray[np.generic]]) -> float:
 
 
 def overhead_s(profiles: Sequence[NDArray[np.float64]], walls_s: Sequence[float]) -> float:
-    """Return what a pass takes for each row beyond the steps of the profile: calling it, going from one to the next.
+    """Return what a row takes beyond its steps of the profile: calling it, or, below 0, what taking its time costs.
 
-    ``wall = a · Σ steps + overhead · rows`` in least squares over passes, neither below 0, each weighted by its wall.
+    ``wall = a · Σ steps + overhead · rows`` in least squares over passes, each weighted by its wall, with ``a`` between
+    a half and twice.
 
     Args:
         profiles: Seconds of rows from the profile, one array a pass.
@@ -268,8 +271,12 @@ def overhead_s(profiles: Sequence[NDArray[np.float64]], walls_s: Sequence[float]
     """
     if len(profiles) < _FEWEST_PASSES:
         return 0.0
-    terms = np.array([(rows.sum(), (rows > 0).sum()) for rows in profiles])
-    return non_negative(terms, walls_s, walls_s)[1]
+    steps, rows = np.array([(each.sum(), (each > 0).sum()) for each in profiles]).T
+    walls = np.array(walls_s)
+    terms = np.stack([steps, rows], axis=1) / walls[:, None]
+    scale = float(np.clip(np.linalg.lstsq(terms, np.ones(len(walls)))[0][0], 0.5, 2.0))
+    weights = rows / walls
+    return float(weights @ (1.0 - scale * steps / walls) / (weights @ weights))
 
 
 def spread_over(row_seconds: NDArray[np.float64], wall_s: float, each_s: float) -> NDArray[np.float64]:
@@ -278,29 +285,11 @@ def spread_over(row_seconds: NDArray[np.float64], wall_s: float, each_s: float) 
     Args:
         row_seconds: From the profile, [rows].
         wall_s: Of a pass that is not profiled.
-        each_s: Overhead of a row.
+        each_s: Overhead of a row; one below 0 leaves a row a quarter of its time at least.
     """
-    taken = np.where(row_seconds > 0, row_seconds + each_s, 0.0)
+    taken = np.where(row_seconds > 0, np.maximum(row_seconds + each_s, 0.25 * row_seconds), 0.0)
     total = float(taken.sum())
     return taken * (wall_s / total) if total > 0 else taken
-
-
-def non_negative(terms: NDArray[np.float64], targets: Sequence[float], noise: Sequence[float]) -> tuple[float, float]:
-    """Return the two coefficients, neither below 0, of the least squares whose residuals are divided by the noise.
-
-    Args:
-        terms: [n, 2].
-        targets: [n].
-        noise: Above 0, [n].
-    """
-    left, right = terms / np.array(noise)[:, None], np.array(targets) / np.array(noise)
-    tried = [np.zeros(2), np.linalg.lstsq(left, right, rcond=None)[0]]
-    for column in range(2):
-        alone = np.zeros(2)
-        alone[column] = max(left[:, column] @ right / (left[:, column] @ left[:, column]), 0.0)
-        tried.append(alone)
-    best = min((each for each in tried if each.min() >= 0), key=lambda each: float(np.sum((left @ each - right) ** 2)))
-    return float(best[0]), float(best[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,15 +298,15 @@ class Changes:
 
     Attributes:
         formats: The two formats.
-        count: Transitions of the estimate.
-        bytes: That they read and write.
+        counts: Transitions of the estimate by what lies beside them (:func:`roofline.kernels.beside_of`).
+        bytes: That these read and write.
         seconds: What the pass takes beyond its rows as they ran in uniform schemes; below 0 where noise is larger.
         pass_s: What the pass takes: the noise grows with it.
     """
 
     formats: tuple[str, str]
-    count: int
-    bytes: float
+    counts: Mapping[str, int]
+    bytes: Mapping[str, float]
     seconds: float
     pass_s: float
 
@@ -362,14 +351,20 @@ def _changes(done: Pass, uniform: Mapping[tuple[str, int, str], NDArray[np.float
     if not transitions:
         return None
     plain = 0.0
-    for index, row in enumerate(job.probing.rows(job.batch)):
+    rows = job.probing.rows(job.batch)
+    for index, row in enumerate(rows):
         part = parts[job.formats[row.anchor]]
         if part is None:
             return None
         plain += float(part[index])
-    bits = [Precision.parse(change.source).bits + Precision.parse(change.target).bits for change in transitions]
-    moved = sum(change.elements * both / 8 for change, both in zip(transitions, bits, strict=True))
-    return Changes((first, second), len(transitions), moved, done.seconds - plain, done.seconds)
+    kinds = {row.name: row.kind for row in rows}
+    counts, moved = Counter[str](), Counter[str]()
+    for change in transitions:
+        beside = beside_of(kinds[change.producer], kinds[change.consumer])
+        bits = Precision.parse(change.source).bits + Precision.parse(change.target).bits
+        counts[beside] += 1
+        moved[beside] += change.elements * bits // 8
+    return Changes((first, second), counts, moved, done.seconds - plain, done.seconds)
 
 
 def with_enough(rows: Sequence[KernelRow], fewest: int, apart: int) -> tuple[list[KernelRow], list[str]]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp
 from typing import Any
 
 import numpy as np
 
-from aiq.calibrate._fit import FEWEST_ROWS, fit_kernels
+from aiq.calibrate._correct import fit_corrected
+from aiq.calibrate._fit import FEWEST_ROWS
 from aiq.calibrate._measure import (
     Changes,
     Pass,
     RuntimeTimes,
     measured_changes,
     measured_rows,
-    non_negative,
     with_enough,
 )
 from aiq.calibrate._rows import KernelRow, describe, four_digits, half_width
@@ -31,6 +31,9 @@ _APART = 20
 _FEWEST_PASSES = 4
 # Of a conversion that costs nothing by its bytes, and by its number.
 _FASTEST, _LEAST_CHANGE_S = 1e13, 1e-8
+_BESIDE = ("conv", "other")
+# Of a pass: what changes take below that is noise.
+_LEAST_SHARE = 0.05
 _TIMES = ("start_s", "dispatch_s", "burst_s", "column_s")
 _RATES = ("rate_flops_per_s", "bandwidth_bytes_per_s", "cache_bandwidth_bytes_per_s")
 
@@ -79,66 +82,83 @@ def kernel_models(
     rows, short = with_enough(measured_rows(times), FEWEST_ROWS, _APART)
     if not rows:
         return [], [], short
-    caches = [level.capacity_bytes.value for level in bare.memory if level.capacity_bytes]
-    # Any window: what was measured is no reason to price others by a bound.
     stated: dict[str, Any] = {"source": source, "date": date, "versions": versions}
-    fitted = fit_kernels(
-        [replace(row, variant="") for row in rows], largest_cache_bytes=max(caches, default=None), **stated
-    )
+    fitted = fit_corrected(rows, **stated)
     changes = fit_changes(measured_changes(times), runtime=times.runtime, **stated)
     return [*_balanced(fitted, times, bare), *changes], rows, short
 
 
 def fit_changes(changes: Sequence[Changes], *, runtime: str, **stated: Any) -> list[KernelModel]:
-    """Fit what a change of format takes: ``start + bytes / bandwidth``, one model for each pair of formats.
+    """Fit what a change of format takes, ``start + bytes / bandwidth``: for each pair of formats, beside convolutions
+    and elsewhere.
 
-    Least squares over whole passes, neither term below 0, each pass weighted by its own time: what is fitted is a small
-    difference of two large times, whose noise grows with them. The error is that of passes left out, one at a time, on
-    what their changes took, where that is more than nothing.
-
+    Non-negative least squares over whole passes, each weighted by its own time: what is fitted is a small difference of
+    two large times, whose noise grows with them. The error is that of passes left out, one at a time, on what all their
+    changes took, where that is more than a twentieth of the pass.
     """
     found = []
     for pair in dict.fromkeys(each.formats for each in changes):
         own = [each for each in changes if each.formats == pair]
         if len(own) < _FEWEST_PASSES:
             continue
-        form = _change_form(own)
-        errors = [
-            each.seconds / _change_s(_change_form(own[:place] + own[place + 1 :]), each)
-            for place, each in enumerate(own)
-        ]
-        logs = np.log([error for error in errors if error > 0] or [1.0])
-        width = half_width(logs)
-        blank = FitError(method="leave-one-out", rows=1, mean_ape=0.0, median_ape=0.0, p90_ape=0.0)
-        interval = None if width is None else (four_digits(exp(-width)), four_digits(exp(width)))
-        sizes = [each.bytes / each.count for each in own]
-        found.append(
-            KernelModel.model_validate(
-                {
-                    "runtime": runtime,
-                    "op": "transition",
-                    "formats": pair,
-                    "form": form,
-                    "rows": len(own),
-                    "span": (min(sizes), max(sizes)),
-                    "error": describe(blank, logs).model_copy(update={"interval": interval}),
-                    **stated,
-                }
+        forms = _change_forms(own)
+        error = _change_error(own)
+        for beside, form in forms.items():
+            sizes = [each.bytes[beside] / each.counts[beside] for each in own if each.counts.get(beside)]
+            found.append(
+                KernelModel.model_validate(
+                    {
+                        "runtime": runtime,
+                        "op": "transition",
+                        "formats": pair,
+                        "variants": (beside,),
+                        "form": form,
+                        "rows": len(sizes),
+                        "span": (min(sizes), max(sizes)),
+                        "error": error,
+                        **stated,
+                    }
+                )
             )
-        )
     return found
 
 
-def _change_form(changes: Sequence[Changes]) -> KernelForm:
-    terms = np.array([(each.count, each.bytes) for each in changes])
-    start, per_byte = non_negative(terms, [each.seconds for each in changes], [each.pass_s for each in changes])
-    return KernelForm(
-        start_s=four_digits(start), bandwidth_bytes_per_s=four_digits(min(1.0 / max(per_byte, 1e-300), _FASTEST))
+def _change_error(changes: Sequence[Changes]) -> FitError:
+    errors = []
+    for place, each in enumerate(changes):
+        predicted = _change_s(_change_forms([*changes[:place], *changes[place + 1 :]]), each)
+        if min(each.seconds, predicted) > _LEAST_SHARE * each.pass_s:
+            errors.append(each.seconds / predicted)
+    logs = np.log(errors or [1.0])
+    width = half_width(logs)
+    blank = FitError(method="leave-one-out", rows=1, mean_ape=0.0, median_ape=0.0, p90_ape=0.0)
+    interval = None if width is None else (four_digits(exp(-width)), four_digits(exp(width)))
+    return describe(blank, logs).model_copy(update={"interval": interval})
+
+
+def _change_forms(changes: Sequence[Changes]) -> dict[str, KernelForm]:
+    from scipy.optimize import nnls
+
+    kinds = [kind for kind in _BESIDE if any(each.counts.get(kind) for each in changes)]
+    terms = np.array([[(each.counts.get(k, 0), each.bytes.get(k, 0)) for k in kinds] for each in changes], dtype=float)
+    terms = terms.reshape(len(changes), -1) / np.array([each.pass_s for each in changes])[:, None]
+    scales = terms.max(axis=0, initial=1e-300)
+    found, _ = nnls(terms / scales, np.array([each.seconds / each.pass_s for each in changes]))
+    values = (found / scales).reshape(-1, 2)
+    return {
+        kind: KernelForm(
+            start_s=four_digits(start), bandwidth_bytes_per_s=four_digits(min(1.0 / max(per_byte, 1e-300), _FASTEST))
+        )
+        for kind, (start, per_byte) in zip(kinds, values.tolist(), strict=True)
+    }
+
+
+def _change_s(forms: Mapping[str, KernelForm], changes: Changes) -> float:
+    return sum(
+        changes.counts.get(kind, 0) * max(form.start_s, _LEAST_CHANGE_S)
+        + changes.bytes.get(kind, 0) / form.bandwidth_bytes_per_s
+        for kind, form in forms.items()
     )
-
-
-def _change_s(form: KernelForm, changes: Changes) -> float:
-    return changes.count * max(form.start_s, _LEAST_CHANGE_S) + changes.bytes / form.bandwidth_bytes_per_s
 
 
 def _balanced(models: Sequence[KernelModel], times: RuntimeTimes, bare: HardwareSpec) -> list[KernelModel]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -31,17 +32,22 @@ class Probe:
 def probes(seed: int = 0) -> tuple[Probe, ...]:
     """Build the probe networks.
 
-    Together they hold convolutions of 1x1 to 7x7 at strides 1 and 2, depthwise ones of 3x3 and 5x5, 8 to 1024 channels
-    and 1 to 64 pixels a side, additions, poolings, products of 8 to 256 tokens with 32 to 1024 features, layer norms,
-    GELU, softmax and attention in the three ways in which PyTorch writes it. None is a network of the zoo.
+    Each is small enough for its weights to stay in the last cache between passes. Together they hold convolutions of
+    1x1 to 7x7 at strides 1, 2 and 4, depthwise ones of 3x3 and 5x5, 16 to 1280 channels and 1 to 64 pixels a side,
+    additions, poolings, products of 8 to 256 tokens with 32 to 1024 features, layer norms, GELU, softmax and
+    attention in the three ways in which PyTorch writes it. None is a network of the zoo, but they have the shapes of
+    ResNet-20 and MobileNetV2 among others.
 
     Args:
         seed: Of the weights and inputs; times do not depend on it.
     """
     built: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-        "probe-residual": (_Residual, (3, 64, 64)),
-        "probe-mobile": (_Mobile, (3, 32, 32)),
-        "probe-encoder": (_Encoder, (3, 64, 64)),
+        "probe-basic": (_Basic, (3, 64, 64)),
+        "probe-mobile": (partial(_Mobile, 1), (3, 32, 32)),
+        "probe-encoder": (partial(_Encoder, wide=False), (3, 64, 64)),
+        "probe-bottleneck": (_Bottleneck, (3, 64, 64)),
+        "probe-mobile-small": (partial(_Mobile, 4), (3, 32, 32)),
+        "probe-encoder-wide": (partial(_Encoder, wide=True), (3, 64, 64)),
     }
     found = []
     with torch.random.fork_rng(devices=[]):
@@ -88,46 +94,56 @@ def _bottleneck(inputs: int, width: int, outputs: int, stride: int = 1) -> nn.Mo
     return _Block(inputs, outputs, stride, *body, _conv(width, outputs, 1))
 
 
-class _Residual(nn.Module):
-    """Residual blocks of two and of three convolutions, in two branches that are joined at the end."""
+class _Basic(nn.Module):
+    """Residual blocks of two convolutions, in two branches that are joined at the end."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.basic = nn.Sequential(
+        self.shrink = nn.AvgPool2d(2)
+        self.narrow = nn.Sequential(
             _conv(3, 16, act=nn.ReLU()),
             _basic(16, 16),
-            _conv(16, 32, 3, 2, act=nn.ReLU()),
+            _basic(16, 32, 2),
             _basic(32, 32),
-            _basic(32, 24),
-            _basic(24, 64, 2),
+            _basic(32, 64, 2),
             _basic(64, 64),
-            _basic(64, 96, 2),
-            _basic(96, 96),
-            _basic(96, 192, 2),
-            _basic(192, 192),
+            _basic(64, 128, 2),
+            _basic(128, 192, 2),
         )
-        self.bottleneck = nn.Sequential(
+        self.wide = nn.Sequential(
+            _conv(3, 24, 3, 2, act=nn.ReLU()),
+            _basic(24, 48, 2),
+            _basic(48, 96, 2),
+            _conv(96, 96, 5, 2, act=nn.ReLU()),
+            nn.AvgPool2d(2),
+        )
+        self.head = nn.Linear(192 + 96, 100)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        joined = torch.cat([self.narrow(self.shrink(x)), self.wide(x)], 1)
+        found: torch.Tensor = self.head(joined.mean((2, 3)))
+        return found
+
+
+class _Bottleneck(nn.Module):
+    """Residual blocks of three convolutions, and one large one of two at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
             _conv(3, 32, 7, 2, act=nn.ReLU()),
             nn.MaxPool2d(3, 2, 1),
             _bottleneck(32, 32, 128),
             _bottleneck(128, 64, 256, 2),
             _bottleneck(256, 64, 256),
-            nn.AvgPool2d(2),
-            _bottleneck(256, 128, 512),
-            _conv(512, 128, 5, act=nn.ReLU()),
+            _bottleneck(256, 128, 512, 2),
+            _conv(512, 128, 1, 2, act=nn.ReLU()),
+            _basic(128, 256),
         )
-        self.small = nn.Sequential(
-            _conv(192 + 128, 32, 1, act=nn.ReLU()),
-            _basic(32, 16, 2),
-            _basic(16, 16),
-            _bottleneck(16, 8, 32),
-            _basic(32, 64, 2),
-        )
-        self.head = nn.Linear(64, 1000)
+        self.head = nn.Linear(256, 1000)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        joined = torch.cat([self.basic(x), self.bottleneck(x)], 1)
-        found: torch.Tensor = self.head(self.small(joined).mean((2, 3)))
+        found: torch.Tensor = self.head(self.features(x).mean((2, 3)))
         return found
 
 
@@ -143,31 +159,37 @@ def _inverted(inputs: int, outputs: int, stride: int, times: int, kernel: int = 
     return nn.Sequential(*body)
 
 
+# Inputs, outputs, stride, times and kernel: one of every block of MobileNetV2, and some with 5x5 windows.
+_INVERTED = (
+    (32, 16, 1, 1, 3),
+    (16, 24, 1, 6, 3),
+    (24, 24, 1, 6, 3),
+    (24, 32, 2, 6, 3),
+    (32, 32, 1, 6, 3),
+    (32, 40, 1, 3, 5),
+    (40, 64, 2, 6, 3),
+    (64, 64, 1, 6, 3),
+    (64, 96, 1, 6, 3),
+    (96, 96, 1, 6, 3),
+    (96, 112, 1, 4, 5),
+    (112, 160, 2, 6, 3),
+    (160, 160, 1, 6, 3),
+    (160, 320, 1, 6, 3),
+)
+
+
 class _Mobile(nn.Module):
     """Inverted residual blocks: 1x1, depthwise, 1x1."""
 
-    def __init__(self) -> None:
+    def __init__(self, stride: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            _conv(3, 24, act=nn.ReLU6()),
-            _inverted(24, 16, 1, 1),
-            _inverted(16, 20, 1, 4),
-            _inverted(20, 20, 1, 6),
-            _inverted(20, 40, 2, 6),
-            _inverted(40, 40, 1, 3, 5),
-            _inverted(40, 40, 1, 6),
-            _inverted(40, 80, 2, 6),
-            _inverted(80, 80, 1, 4),
-            _inverted(80, 112, 2, 6),
-            _inverted(112, 112, 1, 5),
-            _inverted(112, 176, 2, 6, 5),
-            _inverted(176, 176, 1, 6),
-            _inverted(176, 192, 2, 4),
-            _inverted(192, 192, 1, 5),
-            _conv(192, 1024, 1, act=nn.ReLU6()),
+            _conv(3, 32, 3, stride, act=nn.ReLU6()),
+            *(_inverted(*block) for block in _INVERTED),
+            _conv(320, 1280, 1, act=nn.ReLU6()),
             nn.AdaptiveAvgPool2d(1),
         )
-        self.head = nn.Linear(1024, 10)
+        self.head = nn.Linear(1280, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.head(self.features(x).flatten(1))
@@ -227,19 +249,24 @@ def _encoder_layer(width: int, heads: int, inner: int) -> nn.Module:
 
 
 class _Encoder(nn.Module):
-    """Encoder layers of five widths on 256 tokens down to 8, normalising before or after."""
+    """Encoder layers of several widths on 256 tokens down to 8, normalising before or after."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wide: bool) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 48, 4, 4)
         self.places = nn.Parameter(torch.randn(1, _TOKENS, 48))
-        self.stages = nn.Sequential(
+        narrow_stages = (
             _Stage(48, 64, 1, _EncoderLayer(64, 2, 128, written=True)),
             _Stage(64, 128, 4, _encoder_layer(128, 4, 256)),
-            _Stage(128, 256, 2, _EncoderLayer(256, 4, 512, written=True), _encoder_layer(256, 8, 1024)),
-            _Stage(256, 384, 2, _EncoderLayer(384, 6, 1024, written=False)),
+            _Stage(128, 256, 2, _EncoderLayer(256, 4, 512, written=True)),
+            _Stage(256, 32, 2, _EncoderLayer(32, 2, 64, written=True)),
+        )
+        wide_stages = (
+            _Stage(48, 256, 4, _encoder_layer(256, 8, 1024)),
+            _Stage(256, 384, 4, _EncoderLayer(384, 6, 1024, written=False)),
             _Stage(384, 32, 2, _EncoderLayer(32, 2, 64, written=True)),
         )
+        self.stages = nn.Sequential(*(wide_stages if wide else narrow_stages))
         self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 100)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,8 @@ class KernelRow:
         work: FLOPs, bytes and extents, as :func:`roofline.kernels.work_of` states them for a row of an estimate.
         seconds: Measured time, the median of several runs.
         variant: Window of a convolution, as ``Op.variant``: ``3x3``, ``1x1/2``.
+        roundable: As ``Row.roundable``: whether an integer kernel may round its result at once.
+        layer: What is left out of a fit together, where rows are of the same layer at several batch sizes.
     """
 
     runtime: str
@@ -43,6 +45,8 @@ class KernelRow:
     work: Work
     seconds: float
     variant: str = ""
+    roundable: bool = False
+    layer: str = ""
 
     def __post_init__(self) -> None:
         if self.op not in OP_CLASSES:
@@ -90,7 +94,9 @@ def kernel_rows(
             given = format_of(row, formats, chosen)
             (wanted, *_), _ = operand_formats(*pricing.operands(row, given))
             work = work_of(row, pricing.price(row, given, 0).bytes)
-            found.append(KernelRow(runtime, class_of(row), (wanted,), work, seconds[row.name], row.variant))
+            name = f"{graph.model}/{row.name}"
+            taken = seconds[row.name]
+            found.append(KernelRow(runtime, class_of(row), (wanted,), work, taken, row.variant, row.roundable, name))
     return found
 
 

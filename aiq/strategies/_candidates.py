@@ -102,4 +102,4 @@ def _frontier(case: Knapsack) -> Choices:
 
 def _affordable(problem: Problem, choices: Iterable[Choice] | Choices) -> Choices:
     listed = choices if isinstance(choices, np.ndarray) else np.array(list(choices), dtype=np.int64)
-    return listed[problem.constraints.affordable(problem.space.score(listed))]
+    return listed[problem.affordable(listed)]

@@ -45,6 +45,9 @@ class Exact:
        ten-thousandth to the area; or when ``max_evaluations`` are used. The changes of one unit of the best scheme are
        always among the candidates: then each was measured, or has no more than that chance.
 
+    Where a runtime computes all floating-point layers in one format, single changes are measured all the same, for the
+    model's sake; candidates, the best and the bound are schemes that run as they are written.
+
     The bound that it reports is the exact optimum under the additive losses that fit all measurements best, or the best
     measured where that is lower.
 
@@ -205,7 +208,8 @@ def _area(
 def _pool(problem: Problem, model: Sensitivity, measured: Mapping[Choice, Evaluation]) -> Choices:
     losses = np.array([problem.loss(evaluation) for evaluation in measured.values()])
     choices = list(measured)
-    near = {choices[index] for index in non_dominated(problem.costs(choices), losses)}
+    fine = np.flatnonzero(problem.space.runnable(choices))
+    near = {choices[index] for index in fine[non_dominated(problem.costs(choices)[fine], losses[fine])]}
     near.add(choices[int(problem.values(choices, losses).argmin())])
     return candidates(problem, model.table(), sorted(near))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from aiq.problem import Problem
+from aiq.space import Choice
 from aiq.strategies._moves import affordable, check_start, other_options, smoothness, with_option, worth
 from aiq.strategy import Findings, Steps
 
@@ -44,7 +46,7 @@ class Greedy:
         choice, loss = problem.space.start, problem.loss(problem.baseline)
         value = worth(problem, choice, loss)
         free = [(u, k) for u, options in enumerate(other_options(problem.space)) for k in options]
-        taken = 0
+        path = [choice]
         while free:
             moves = [with_option(choice, u, k) for u, k in free]
             fine = problem.values(moves, [0.0] * len(moves)) < value if bounded else affordable(problem, moves)
@@ -60,12 +62,13 @@ class Greedy:
                         ranked.append((*rank, smoothness(evaluation), order, new_value, new_loss))
             if not ranked:
                 what = "saves cost within the limits" if bounded else "lowers L"
-                return Findings(note=f"greedy: no further move {what}; moves made: {taken}")
+                return _ended(f"no further move {what}", path)
             *_, order, value, loss = min(ranked)
-            choice, taken = moves[order], taken + 1
+            choice = moves[order]
+            path.append(choice)
             unit = free[order][0]
             free = [other for place, other in enumerate(free) if place != order and (bounded or other[0] != unit)]
-        return Findings(note=f"greedy: no move is left; moves made: {taken}")
+        return _ended("no move is left", path)
 
     def most_evaluations(self, problem: Problem) -> int:
         """Return 1 + the sum over iterations of the moves left, which is greatest when units with few options go first.
@@ -78,3 +81,7 @@ class Greedy:
             counts = [1] * sum(counts)
         most = 1 + sum(place * count for place, count in enumerate(counts, 1))
         return min(most, problem.space.size)
+
+
+def _ended(reason: str, path: Sequence[Choice]) -> Findings:
+    return Findings(note=f"greedy: {reason}; moves made: {len(path) - 1}", path=tuple(path))

@@ -25,8 +25,8 @@ def with_option(choice: Choice, unit: int, option: int) -> Choice:
 
 
 def affordable(problem: Problem, choices: Sequence[Choice] | NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Tell which choices respect the limits on cost, [S]; that is known without an evaluation."""
-    return problem.constraints.affordable(problem.space.score(choices))
+    """Tell which choices respect the limits on cost, [S] (see :meth:`aiq.problem.Problem.affordable`)."""
+    return problem.affordable(choices)
 
 
 def worth(problem: Problem, choice: Choice, loss: float) -> float:

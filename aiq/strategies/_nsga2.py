@@ -111,11 +111,15 @@ class NSGA2:
 
 
 def _violations(problem: Problem, choices: list[Choice], losses: list[float]) -> NDArray[np.float64]:
-    """Return by how much choices break the limits, [S]: points of loss and shares of the baseline's costs."""
+    """Return by how much choices break the limits, [S]: points of loss and shares of the baseline's costs.
+
+    One that would not run as it is written counts as if it took the baseline's cost twice.
+    """
     limits, space = problem.constraints, problem.space
     scores, start = space.score(choices), space.score([space.start])
     loss = np.array(losses)
     excess = np.where(problem.allows(loss), 0.0, loss - problem.max_loss)
+    excess += np.where(space.runnable(choices), 0.0, 1.0)
     if limits.max_weight_bytes is not None:
         excess += np.maximum(scores.weight_bytes - limits.max_weight_bytes, 0.0) / start.weight_bytes
     if limits.min_intensity is not None:

@@ -19,6 +19,8 @@ _FRUITLESS = 200_000
 class Random:
     """Evaluates distinct schemes, each drawn uniformly from those that respect the limits on cost.
 
+    Where a runtime computes all floating-point layers in one format, schemes of each are drawn in turn.
+
     Args:
         count: Schemes to draw beside the baseline, at least 1.
         seed: Seeds the draws.
@@ -51,14 +53,15 @@ class Random:
 def distinct_choices(problem: Problem, seed: int) -> Iterator[Choice]:
     """Draw distinct choices within the limits on cost, the baseline apart, until 200 000 draws find no new one."""
     rng = np.random.default_rng(seed)
-    options = [np.array(unit.options) for unit in problem.space.units]
+    families = [[np.array(own) for own in family] for family in problem.space.families]
     known = {problem.space.start}
     fruitless = 0
     while fruitless < _FRUITLESS and len(known) < problem.space.size:
-        drawn = np.column_stack([own[rng.integers(len(own), size=_CHUNK)] for own in options])
+        of_each = [np.column_stack([own[rng.integers(len(own), size=_CHUNK)] for own in f]) for f in families]
+        drawn = np.stack(of_each, axis=1).reshape(-1, len(problem.space.units))
         before = len(known)
         for choice in map(tuple, drawn[affordable(problem, drawn)].tolist()):
             if choice not in known:
                 known.add(choice)
                 yield choice
-        fruitless = 0 if len(known) > before else fruitless + _CHUNK
+        fruitless = 0 if len(known) > before else fruitless + len(drawn)
