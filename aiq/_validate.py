@@ -349,7 +349,7 @@ def _is_float(pick: Pick, graph: OpGraph) -> bool:
 
 
 def _compared(job: Job, rows: Sequence[Row]) -> list[Pick]:
-    """Return the quantized uniform schemes and the fastest one, where there are data to compare them on."""
+    """Return the quantized ones of uniform and given schemes, and the fastest, where there are data to compare on."""
     if job.split is None:
         return []
     largest = max(row.batch for row in rows)
@@ -359,7 +359,7 @@ def _compared(job: Job, rows: Sequence[Row]) -> list[Pick]:
         pick
         for pick in job.picks
         if pick.name == fastest
-        or (pick.name in measured and pick.family == "uniform" and not _is_float(pick, job.graph))
+        or (pick.name in measured and pick.family in {"uniform", "given"} and not _is_float(pick, job.graph))
     ]
 
 
