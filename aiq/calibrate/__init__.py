@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from aiq.calibrate._correct import fit_corrected
 from aiq.calibrate._fit import fit_kernels
 from aiq.calibrate._rows import KernelRow, held_out_error, kernel_rows
 
@@ -26,6 +27,7 @@ __all__ = [
     "PassCheck",
     "Stability",
     "calibrate",
+    "fit_corrected",
     "fit_kernels",
     "held_out_error",
     "kernel_rows",
