@@ -227,10 +227,12 @@ def _jobs(probings: Sequence[Probing], formats: Sequence[str], seed: int) -> Ite
         for name in formats:
             yield from (Job(probing, name, _uniform(name), batch) for probing in probings)
     random = np.random.default_rng(seed)
-    for batch, order in ((large, None), (small, random), (large, random), (small, None)):
-        for pair in pairs:
-            for probing in probings:
-                yield Job(probing, "+".join(pair), _mixed(probing, pair, order), batch)
+    # Both batch sizes of a network in one go: large passes alone do not tell the number of changes from their bytes.
+    for half in (((large, None), (small, random)), ((large, random), (small, None))):
+        for probing in probings:
+            for pair in pairs:
+                for batch, order in half:
+                    yield Job(probing, "+".join(pair), _mixed(probing, pair, order), batch)
     for name in formats:
         yield from (Job(probing, name, _uniform(name), medium) for probing in probings)
 
