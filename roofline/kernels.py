@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from roofline.traffic import Row
 
-# Errors of the rows of one model are partly common (its bias, the state of the machine) and partly independent.
+# Errors of the rows of one model are partly common (its bias, the state of the machine) and partly independent. Set by
+# hand, looking at the coverage on three networks; not fitted.
 CORRELATION = 0.2
 # The largest share of time on bounds of unknown error with which an interval of the total still means something.
 UNCALIBRATED_SHARE = 0.1

@@ -3,7 +3,8 @@
 Where the result of a convolution is rounded at once, ONNX Runtime runs it and the rounding as one kernel
 (``QLinearConv``), which wants its bias as an int32 on the scale of the products; clipping that the rounding does anyway
 stands in the way and is taken out. Elsewhere, before a residual addition or at the end of a network, the dequantized
-operands go into its float convolution: ``ConvInteger`` would give the same values and takes three to ten times as long.
+operands go into its float convolution. ``ConvInteger`` would give the same values; at batch 32 these layers took 4.8
+times as long in it in ResNet-20 and 2.7 times in MobileNetV2, but at batch 1 MobileNetV2 as a whole was faster with it.
 Matrix products there become ``MatMulInteger``, which accumulates the same products, times both scales.
 """
 
