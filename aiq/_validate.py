@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from aiq.runtimes import (
     Runtime,
     has_one_float_format,
     measure,
+    quiet_rounds,
 )
 from hardware_specs import HardwareSpec
 from roofline import CostTable, GraphEstimate, LayerPrecision, OpGraph, Scheme, estimate
@@ -138,6 +140,7 @@ def validate(
         tuple(profile for batch in measured for profile in batch.profiles),
         tuple(agreements),
         {batch.size: batch.stolen for batch in measured if batch.stolen is not None},
+        {batch.size: batch.disturbed for batch in measured if batch.disturbed},
         job.calibration,
         job.estimate(job.picks[0], settings.batches[0]).assumptions,
         interrupted,
@@ -231,6 +234,7 @@ class _Batch:
         self.profiles: list[Profile] = []
         self.reasons: Counter[str] = Counter()
         self.stolen: float | None = None
+        self.disturbed = 0
 
     def run(self, refused: dict[str, str], say: Tell) -> None:
         """Prepare, measure and profile; schemes that the runtime refuses go into ``refused``."""
@@ -284,12 +288,15 @@ class _Batch:
         shares: list[tuple[int, float]],
         say: Tell,
     ) -> None:
-        """Measure in blocks of rounds, so that an interruption loses one of them."""
+        """Measure in blocks of rounds, so that an interruption loses one of them; again as often for disturbed ones."""
         total, done = self.job.settings.rounds, 0
-        for rounds in blocks(total):
+        planned = blocks(total)
+        while planned:
+            rounds, goal = planned[0], done + sum(planned)
+            del planned[0]
 
-            def show(number: int, _: int, done: int = done) -> None:
-                say(f"batch {self.size}: {len(networks)} schemes in turn, round {done + number} of {total}")
+            def show(number: int, _: int, done: int = done, goal: int = goal) -> None:
+                say(f"batch {self.size}: {len(networks)} schemes in turn, round {done + number} of {goal}")
 
             timing = measure([(network, inputs) for network in networks.values()], rounds=rounds, progress=show)
             for name, found in zip(samples, timing.measurements, strict=True):
@@ -297,6 +304,9 @@ class _Batch:
             if timing.stolen is not None:
                 shares.append((rounds, timing.stolen))
             done += rounds
+            if not planned and done < 2 * total:
+                missing = total - int(quiet_rounds(list(samples.values())).sum())
+                planned = blocks(max(missing, FEWEST_ROUNDS)) if missing > 0 else []
 
     def _summarise(
         self,
@@ -304,6 +314,8 @@ class _Batch:
         samples: Mapping[str, Sequence[float]],
         predictions: Mapping[str, Mapping[str, Prediction]],
     ) -> None:
+        quiet = quiet_rounds(list(samples.values()))
+        self.disturbed = int((~quiet).sum())
         for pick in self.job.picks:
             if pick.name not in networks:
                 continue
@@ -315,7 +327,7 @@ class _Batch:
                     pick.family,
                     self.size,
                     predictions[pick.name],
-                    merged(samples[pick.name], self.size),
+                    merged(list(compress(samples[pick.name], quiet)), self.size),
                     _formats(executed),
                     sum(bool(found.reason) for found in executed.values()),
                 )

@@ -183,6 +183,7 @@ class Validation:
         profiles: Times by layer of the float model and the fastest scheme.
         agreements: Runtime against simulation, on data.
         stolen: Share of processor time that the hypervisor gave to others, by batch size, where it is told.
+        disturbed: Rounds in which all schemes ran slower than else, by batch size: they are set aside.
         calibration: Where the ranges of activations come from.
         assumptions: Of the predictions.
         interrupted: Whether Ctrl-C cut it short.
@@ -203,6 +204,7 @@ class Validation:
     profiles: tuple[Profile, ...] = field(repr=False)
     agreements: tuple[Agreement, ...] = field(repr=False)
     stolen: Mapping[int, float] = field(repr=False)
+    disturbed: Mapping[int, int] = field(repr=False)
     calibration: str = field(repr=False)
     assumptions: tuple[str, ...] = field(repr=False)
     interrupted: bool
@@ -252,8 +254,9 @@ class Validation:
 
     @property
     def median_spread(self) -> float:
-        """Median over rows of the interquartile range over the median."""
-        return float(np.median([row.measurement.spread for row in self.rows]))
+        """Median over rows of the interquartile range over the median, at the batch size where it is largest."""
+        spreads = [[row.measurement.spread for row in self.rows if row.batch == batch] for batch in self.batches]
+        return max(float(np.median(found)) for found in spreads)
 
     @property
     def noisy(self) -> bool:
@@ -293,6 +296,7 @@ class Validation:
             "noisy": self.noisy,
             "stolen_share": {str(batch): share for batch, share in self.stolen.items()},
             "rounds": self.settings.rounds,
+            "disturbed_rounds": {str(batch): count for batch, count in self.disturbed.items()},
             "interrupted": self.interrupted,
             "stopped": self.stopped,
             "seconds": self.seconds,

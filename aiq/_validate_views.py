@@ -224,6 +224,9 @@ def _measured_text(result: Validation) -> str:
     if result.stolen:
         shares = ", ".join(f"{percent(share)} at batch {batch}" for batch, share in result.stolen.items())
         text += f"; processor time stolen by the hypervisor: {shares}"
+    if result.disturbed:
+        counts = ", ".join(f"{count} at batch {batch}" for batch, count in result.disturbed.items())
+        text += f"; set aside, since all schemes ran slower in them than in others: rounds, {counts}"
     return text
 
 

@@ -159,7 +159,8 @@ class KernelModel(Frozen):
         formats: Formats of the operands; of a transition, those it converts between.
         variants: Windows of convolutions that were measured (``3x3``, ``1x1/2``: stride 2, ``3x3d2``: dilation 2);
             empty where the class has none, or any will do. Of a transition: ``conv`` with a convolution at either end,
-            which may change the layout as well, and ``other``.
+            which may change the layout as well, ``pixel`` where its samples have one pixel that is
+            narrowed, and ``other``.
         traffic: Whether the rows were single ops (``unfused``) or what the runtime fuses (``fused``).
         rounded: Whether these kernels round their result, for matrix work that alone reads it; ``None`` for both.
         form: The parameters.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hardware_specs._kernels import Format, Frozen, KernelModel, Positive
+from hardware_specs._kernels import Format, Frozen, KernelModel, Positive, Share
 from hardware_specs.errors import MissingCeilingError, SpecError, unknown_name
 
 Kind = Literal["datasheet", "measured", "derived"]
@@ -82,8 +82,9 @@ class HardwareSpec(Frozen):
     innermost. ``rates`` says which figures the accessors return: the datasheet peaks, or the sustained ones where they
     were measured (see :meth:`sustained`); ``calibrated`` beside that prices rows by the ``kernels`` fitted for
     ``runtime`` (see :meth:`calibrated`). ``one_float_format`` names the runtimes, among those of ``kernels``, that
-    compute all floating-point layers of a network in the narrowest of their formats. ``threads`` is what ``kernels``
-    were measured with, where that is known.
+    compute all floating-point layers of a network in the narrowest of their formats. ``common_variance`` is, by
+    runtime, the share of the variance of rows' errors that is common to all rows of a pass, as calibration found it.
+    ``threads`` is what ``kernels`` were measured with, where that is known.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -99,6 +100,7 @@ class HardwareSpec(Frozen):
     tdp_w: Quantity | None = None
     kernels: tuple[KernelModel, ...] = ()
     one_float_format: tuple[str, ...] = ()
+    common_variance: dict[str, Share] = Field(default_factory=dict)
     threads: Annotated[int | None, Field(ge=1)] = None
     note: str = ""
     rates: Rates = "datasheet"
@@ -134,10 +136,11 @@ class HardwareSpec(Frozen):
                 seen.add(key)
         if self.rates == "calibrated" and self.runtime not in self.runtimes:
             raise ValueError(f"rates 'calibrated' need kernels of the runtime, got {self.runtime!r}")
-        for name in self.one_float_format:
-            if name not in self.runtimes:
-                known = ", ".join(self.runtimes) or "none"
-                raise ValueError(f"one_float_format needs kernels of the runtime, got {name!r}, known: {known}")
+        for what, names in (("one_float_format", self.one_float_format), ("common_variance", self.common_variance)):
+            for name in names:
+                if name not in self.runtimes:
+                    known = ", ".join(self.runtimes) or "none"
+                    raise ValueError(f"{what} needs kernels of the runtime, got {name!r}, known: {known}")
         return self
 
     def ceiling(self, fmt: str) -> float:

@@ -165,7 +165,8 @@ def _calibration(estimate: GraphEstimate, half: Precision | None) -> Iterator[st
             "of time"
         )
     if estimate.latency_interval_s:
-        yield "90 % interval of the total: a fifth of each row's variance is common to all rows, the rest independent"
+        share = percent(estimate.common_variance)
+        yield f"90 % interval of the total: {share} of each row's variance is common to all rows, the rest independent"
     elif used:
         yield f"no interval of the total: more than {percent(UNCALIBRATED_SHARE)} of time has none"
     fused = {model.traffic for model in used} - {estimate.traffic}

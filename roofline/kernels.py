@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from roofline.traffic import Row
 
-# Errors of the rows of one model are partly common (its bias, the state of the machine) and partly independent. Set by
-# hand, looking at the coverage on three networks; not fitted.
-CORRELATION = 0.2
+# Errors of the rows of one model are partly common (its bias, the state of the machine) and partly independent: this
+# share where no calibration says another.
+COMMON_VARIANCE = 0.2
 # The largest share of time on bounds of unknown error with which an interval of the total still means something.
 UNCALIBRATED_SHARE = 0.1
 
@@ -179,16 +179,26 @@ class Kernels:
         windows = not model.variants or row.variant in model.variants
         return windows and (model.rounded is None or model.rounded == row.roundable)
 
-    def transition(self, source: Precision, target: Precision, writer: str, reader: str) -> KernelModel | None:
-        """Return the model of converting a tensor between two formats and two kinds of rows, or ``None``."""
-        ends, beside = {_family(source), _family(target)}, beside_of(writer, reader)
-        models = (m for m in self.models if m.op == "transition" and ends <= set(m.formats))
-        return next((m for m in models if not m.variants or beside in m.variants), None)
+    def transition(self, source: Precision, target: Precision, writer: Row, reader: Row) -> KernelModel | None:
+        """Return the model of converting a tensor between two formats and two rows, or ``None``."""
+        ends, beside = {_family(source), _family(target)}, beside_of(writer, reader, narrows=target.bits < source.bits)
+        models = [m for m in self.models if m.op == "transition" and ends <= set(m.formats)]
+        places = dict.fromkeys((beside, "conv" if beside == "pixel" else beside))
+        return next((m for place in places for m in models if not m.variants or place in m.variants), None)
 
 
-def beside_of(writer: str, reader: str) -> str:
-    """Return ``conv`` for a change of format with a convolution at either end, which may change its layout too."""
-    return "conv" if {writer, reader} & CONV_KINDS else "other"
+def beside_of(writer: Row, reader: Row, *, narrows: bool) -> str:
+    """Return what lies beside a change of format, which its time depends on.
+
+    ``conv``: a convolution at either end, which may change the layout too. ``pixel``: the same where samples have one
+    pixel and the target is the narrower format: OpenVINO 2026.4 then takes a reference kernel, 100 times slower.
+    ``other``: no convolution.
+    """
+    beside = writer if writer.kind in CONV_KINDS else reader
+    if beside.kind not in CONV_KINDS:
+        return "other"
+    extents = beside.extents
+    return "pixel" if narrows and extents and extents.m <= beside.samples else "conv"
 
 
 def class_of(row: Row) -> str:
@@ -260,19 +270,26 @@ def outside(model: KernelModel, work: Work) -> bool:
     return bool(not model.span[0] <= size <= model.span[1])
 
 
-def combine(latency_s: float, spreads: Iterable[tuple[float, float]]) -> tuple[float, float]:
+def combine(
+    latency_s: float, spreads: Iterable[tuple[float, float]], common: float = COMMON_VARIANCE
+) -> tuple[float, float]:
     """Return the interval of a sum of rows, from how far each row may lie below and above its prediction.
 
-    A fifth of the variance is taken as common to all rows and the rest as independent, on each side apart:
-    ``d² = ρ (Σ dᵢ)² + (1 − ρ) Σ dᵢ²`` with ρ = 0.2. Independent errors alone would shrink with the number of rows,
-    and the bias of a model does not.
+    A share ρ of the variance is taken as common to all rows and the rest as independent, on each side apart:
+    ``d² = ρ (Σ dᵢ)² + (1 − ρ) Σ dᵢ²``. Independent errors alone would shrink with the number of rows, and the bias of a
+    model does not.
+
+    Args:
+        latency_s: The sum, seconds.
+        spreads: Of each row, seconds.
+        common: ρ.
     """
     below = above = squares_below = squares_above = 0.0
     for low, high in spreads:
         below, above = below + low, above + high
         squares_below, squares_above = squares_below + low * low, squares_above + high * high
-    down = sqrt(CORRELATION * below * below + (1.0 - CORRELATION) * squares_below)
-    up = sqrt(CORRELATION * above * above + (1.0 - CORRELATION) * squares_above)
+    down = sqrt(common * below * below + (1.0 - common) * squares_below)
+    up = sqrt(common * above * above + (1.0 - common) * squares_above)
     return max(latency_s - down, 0.0), latency_s + up
 
 

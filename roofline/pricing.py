@@ -198,9 +198,9 @@ class Pricing:
         written, read = producer_formats.activations or native, consumer_formats.activations or native
         if written.name == read.name:
             return None
-        names = self.rows[source.row].name, self.rows[consumer].name
-        kinds = self.rows[source.row].kind, self.rows[consumer].kind
-        model = self.kernels.transition(written, read, *kinds) if self.kernels else None
+        ends = self.rows[source.row], self.rows[consumer]
+        names = ends[0].name, ends[1].name
+        model = self.kernels.transition(written, read, *ends) if self.kernels else None
         if self.traffic != "unfused" and model is None:
             return Transition(*names, source.elements, str(written), str(read), 0, 0.0)
         size = -(-source.elements * written.bits // 8) + -(-source.elements * read.bits // 8)

@@ -9,7 +9,7 @@ from typing import Any
 from hardware_specs import HardwareSpec, KernelModel
 from roofline.ceiling import CeilingChoice
 from roofline.graph import OpGraph
-from roofline.kernels import UNCALIBRATED_SHARE, combine
+from roofline.kernels import COMMON_VARIANCE, UNCALIBRATED_SHARE, combine
 from roofline.scheme import Scheme
 
 SCHEMA_VERSION = 1
@@ -208,7 +208,13 @@ class GraphEstimate:
         if not rows or not certain:
             return None
         ends = ((row.latency_s, row.interval_s) for row in rows if row.interval_s)
-        return combine(self.latency_s, ((at - low, high - at) for at, (low, high) in ends))
+        spreads = ((at - low, high - at) for at, (low, high) in ends)
+        return combine(self.latency_s, spreads, self.common_variance)
+
+    @property
+    def common_variance(self) -> float:
+        """Share of the rows' variance that is common to all of a pass: what calibration found, or a fifth."""
+        return self.hardware.common_variance.get(self.hardware.runtime, COMMON_VARIANCE)
 
     @property
     def throughput_per_s(self) -> float:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hardware_specs
 from aiq.calibrate import Calibration, Stability, calibrate
+from aiq.calibrate._measure import Job, Pass, RuntimeTimes
 from aiq.calibrate._stability import Others
 from aiq.registry import load_runtime
 from aiq.runtimes import DeployError
 from hardware_specs import HardwareSpec
+from roofline import Scheme
 from roofline.errors import InputError
-from tests.calibrating import NAME, LawfulRuntime, known_times, unseen
+from tests.calibrating import NAME, LawfulRuntime, known_times, probing, small_probes, unseen
 from tests.commands import run
 
 
@@ -196,3 +199,29 @@ def test_a_short_real_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {model.op for model in found.spec.kernels} >= {"conv"}
     assert HardwareSpec.model_validate_json(hardware_specs.to_json(found.spec)) == found.spec
     assert "torch has no int8" in " ".join(found.notes)
+
+
+def test_openvino_goes_first_and_has_the_larger_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_times(monkeypatch)
+    shares: list[tuple[str, float]] = []
+
+    def measured(runtime: LawfulRuntime, *_: Any, seconds: float, **__: Any) -> RuntimeTimes:
+        shares.append((runtime.name, seconds))
+        done = Pass(Job(probing(small_probes()[0]), "fp32", Scheme(), 1), 1.0, 0.0, None)
+        return RuntimeTimes(runtime.name, "1.0", (), (done,), {}, 0, None, False)
+
+    monkeypatch.setattr("aiq.calibrate._calibrate.measure_runtime", measured)
+    runtimes = [LawfulRuntime("onnxruntime"), LawfulRuntime("openvino")]
+    calibrate(runtimes, seconds=60, threads=1)
+    (first, some), (second, rest) = shares
+    assert (first, second) == ("openvino", "onnxruntime")
+    assert some == pytest.approx(0.55 * rest, rel=0.1)
+    assert runtimes[1].prepared
+    assert not runtimes[0].prepared
+
+
+def test_each_probe_is_built_before_the_time_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_times(monkeypatch)
+    toy = LawfulRuntime()
+    calibrate([toy], seconds=60, threads=1)
+    assert [text.partition(" ")[0] for text in toy.prepared[:2]] == ["small", "wide"]

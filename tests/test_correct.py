@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from aiq.calibrate._correct import fit_corrected
-from aiq.calibrate._rows import KernelRow
+from aiq.calibrate._models import common_variance
+from aiq.calibrate._rows import KernelRow, Values
 from hardware_specs import Correction, KernelModel
 from roofline.kernels import Work, corrected, features, predict, work_of
 from roofline.traffic import Row, build_rows
@@ -135,3 +137,26 @@ def test_a_result_is_roundable_where_matrix_work_alone_reads_it() -> None:
 def test_nonsense_is_refused(given: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         Correction(**given)
+
+
+def passes(common: float) -> list[tuple[KernelModel, list[KernelRow], Values]]:
+    """Return a model with rows of 40 passes, whose errors are common to all of a pass by this share of the variance."""
+    random = np.random.default_rng(0)
+    model = fit_corrected(rows(), **STATED)[0]
+    width = math.log(1.2)
+    model = model.model_copy(update={"error": model.error.model_copy(update={"interval": (1 / 1.2, 1.2)})})
+    own, errors = [], []
+    for number in range(40):
+        shared = math.sqrt(common) * random.standard_normal()
+        for row in rows()[:30]:
+            error = width / 1.645 * (shared + math.sqrt(1 - common) * random.standard_normal())
+            errors.append(error)
+            own.append(replace(row, seconds=1e-3 * math.exp(error), run=str(number)))
+    return [(model, own, np.array(errors))]
+
+
+@pytest.mark.parametrize("common", [0.0, 0.3, 1.0])
+def test_how_much_of_the_variance_is_common_is_found_from_whole_passes(common: float) -> None:
+    assert common_variance(passes(common)) == pytest.approx(common, abs=0.2)
+    ((model, own, errors),) = passes(common)
+    assert common_variance([(model, own[:240], errors[:240])]) is None

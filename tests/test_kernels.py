@@ -13,9 +13,10 @@ from torch import nn
 
 import hardware_specs
 from hardware_specs import KernelForm, SpecError, UnknownNameError
-from roofline import CostTable, LayerPrecision, estimate, trace
-from roofline.kernels import Work, combine, interval, predict
-from roofline.traffic import build_rows
+from roofline import CostTable, LayerPrecision, Precision, estimate, trace
+from roofline.graph import Extents
+from roofline.kernels import Kernels, Work, beside_of, combine, interval, predict
+from roofline.traffic import Row, build_rows
 from tests.calibrated import CALIBRATED, fit_error, kernel, profile, with_kernels
 from tests.machines import FLAT, Fn, machine, zoo_graph
 
@@ -234,7 +235,7 @@ def test_a_window_that_was_not_measured_is_a_bound_and_said_so() -> None:
         "no kernel model, priced by the bound from sustained or datasheet rates, of the total time: "
         "conv fp32 3x3/2 1.7 %, conv fp32 1x1/2 0.8 %",
         "extrapolated beyond the sizes that were fitted: 17 rows, 96.1 % of time",
-        "90 % interval of the total: a fifth of each row's variance is common to all rows, the rest independent",
+        "90 % interval of the total: 20.0 % of each row's variance is common to all rows, the rest independent",
     )
 
 
@@ -265,6 +266,51 @@ def test_the_interval_of_a_sum() -> None:
     low, high = combine(10.0, [(1.0, 2.0)] * 4)
     assert (10 - low, high - 10) == (pytest.approx(6.4**0.5), pytest.approx(2 * 6.4**0.5))
     assert combine(1.0, [(1.0, 0.0)] * 4)[0] == 0.0
+    assert combine(10.0, [(1.0, 1.0)] * 4, 0.0) == (8.0, 12.0)
+    assert combine(10.0, [(1.0, 1.0)] * 4, 1.0) == (6.0, 14.0)
+
+
+def test_the_interval_has_the_common_variance_that_calibration_found() -> None:
+    graph = zoo_graph("digits_cnn")
+    own, told = (
+        estimate(graph, machine, runtime="toyrun")
+        for machine in (CALIBRATED, CALIBRATED.model_copy(update={"common_variance": {"toyrun": 1.0}}))
+    )
+    assert (own.common_variance, told.common_variance) == (0.2, 1.0)
+    assert own.latency_interval_s
+    assert told.latency_interval_s
+    assert told.latency_interval_s[1] > own.latency_interval_s[1]
+    assert "100.0 % of each row's variance is common" in " ".join(told.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader", "narrows", "place"),
+    [
+        (("linear", 4), ("linear", 4), True, "other"),
+        (("conv", 4), ("linear", 4), True, "pixel"),
+        (("linear", 4), ("depthwise_conv", 4), True, "pixel"),
+        (("conv", 4), ("conv", 4), False, "conv"),
+        (("conv", 64), ("conv", 4), True, "conv"),
+    ],
+)
+def test_what_lies_beside_a_change_of_format(
+    writer: tuple[str, int], reader: tuple[str, int], narrows: bool, place: str
+) -> None:
+    def row(kind: str, positions: int) -> Row:
+        extents = Extents(1, positions, 8, 8)
+        return Row("a", kind, "a", "a", 1, 0, (), (), (), "", extents, "", 4 if kind != "linear" else 1)
+
+    assert beside_of(row(*writer), row(*reader), narrows=narrows) == place
+
+
+def test_a_pixel_without_a_model_of_its_own_takes_that_of_convolutions() -> None:
+    model = next(m for m in CALIBRATED.kernels if m.op == "transition")
+    conv, pixel = (model.model_copy(update={"variants": (name,)}) for name in ("conv", "pixel"))
+    ends = [Row("a", "conv", "a", "a", 1, 0, (), (), (), "", Extents(1, 4, 8, 8), "", 4)] * 2
+    for models, wide, narrow in (((conv, pixel), conv, pixel), ((conv,), conv, conv)):
+        kernels = Kernels(with_kernels(CALIBRATED, *models).calibrated("toyrun"))
+        assert kernels.transition(Precision.parse("int8"), Precision.parse("fp32"), *ends) == wide
+        assert kernels.transition(Precision.parse("fp32"), Precision.parse("int8"), *ends) == narrow
 
 
 def test_the_interval_narrows_with_size_within_limits() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aiq.runtimes import Arrays, Executed, Measurement, Step, measure
+from aiq.runtimes import Arrays, Executed, Measurement, Step, measure, quiet_rounds
 from aiq.runtimes import _measure as timing
 from roofline.errors import InputError
 
@@ -80,3 +80,21 @@ def test_stolen_time(before: tuple[int, int] | None, after: tuple[int, int] | No
 def test_too_few_rounds_are_refused() -> None:
     with pytest.raises(InputError, match=r"^measuring takes at least 3 rounds, got 2\. Next: raise it\.$"):
         measure([], rounds=2)
+
+
+def test_rounds_in_which_all_ran_slower_are_told() -> None:
+    random = np.random.default_rng(0)
+    times = np.array([[1e-3], [2e-3], [5e-2]]) * (1 + 0.02 * random.standard_normal((3, 20)))
+    assert quiet_rounds(times.tolist()).all()
+    slow = times.copy()
+    slow[:, 3:9] *= 1.4
+    assert np.flatnonzero(~quiet_rounds(slow.tolist())).tolist() == [3, 4, 5, 6, 7, 8]
+    alone = times.copy()
+    alone[1, 3:9] *= 3.0
+    assert quiet_rounds(alone.tolist()).all()
+    assert quiet_rounds([[1.0, 2.0, 4.0]]).all()
+
+
+@pytest.mark.parametrize(("taken", "planned"), [(0.002, (2, 5)), (0.009, (1, 2)), (0.04, (0, 1))])
+def test_a_long_pass_has_none_before_it_that_is_not_timed(taken: float, planned: tuple[int, int]) -> None:
+    assert timing._planned(Recorded("a", [], taken), [], 0.01) == planned

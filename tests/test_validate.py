@@ -100,6 +100,22 @@ def test_rounds_are_measured_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row.measurement.samples for row in found.rows} == {17}
 
 
+def test_disturbed_rounds_are_measured_again_and_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = stopwatch(monkeypatch, slow=(1,))
+    found = three(batches=(1,), rounds=15)
+    assert watch.blocks == [5, 5, 5, 5]
+    assert found.disturbed == {1: 5}
+    assert {row.measurement.samples for row in found.rows} == {15}
+    assert [row.measurement.seconds for row in found.rows] == pytest.approx(list(KNOWN.values()))
+    assert "set aside, since all schemes ran slower in them than in others: rounds, 5 at batch 1" in render(
+        validation_report(found), "table"
+    )
+    assert found.to_dict()["disturbed_rounds"] == {"1": 5}
+    always = stopwatch(monkeypatch, slow=(2, 3, 4, 5, 6, 7))
+    assert three(batches=(1,), rounds=15).disturbed == {1: 20}
+    assert sum(always.blocks) == 30
+
+
 def test_ctrl_c_keeps_the_blocks_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     stopwatch(monkeypatch, interrupt=1)
     found = three(rounds=15)

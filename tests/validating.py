@@ -110,8 +110,8 @@ class ToyRuntime:
 class Stopwatch:
     """Stands in for ``aiq.runtimes.measure``: every round takes the known time, or that and some noise."""
 
-    def __init__(self, *, noise: float = 0.0, interrupt: int | None = None) -> None:
-        self.noise, self.interrupt, self.blocks = noise, interrupt, list[int]()
+    def __init__(self, *, noise: float = 0.0, interrupt: int | None = None, slow: Sequence[int] = ()) -> None:
+        self.noise, self.interrupt, self.slow, self.blocks = noise, interrupt, slow, list[int]()
         self.random = np.random.default_rng(0)
 
     def __call__(self, networks: Any, *, rounds: int, progress: Callable[[int, int], None]) -> Timing:
@@ -122,6 +122,7 @@ class Stopwatch:
         for network, inputs in networks:
             assert len(inputs[0]) == network.batch
             values = network.seconds * (1 + self.noise * self.random.uniform(-1, 1, rounds))
+            values *= 1.5 if len(self.blocks) - 1 in self.slow else 1.0
             found.append(Measurement(float(np.median(values)), 0.0, rounds, network.batch, tuple(values.tolist())))
         progress(rounds, rounds)
         return Timing(tuple(found), 0.25)

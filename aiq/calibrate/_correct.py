@@ -52,6 +52,11 @@ def fit_corrected(rows: Sequence[KernelRow], **stated: Any) -> list[KernelModel]
     Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sections 2.2 and 5.4.2 (the errors of
     rows left out from one inverse).
     """
+    return [model for model, _, _ in fit_left_out(rows, **stated)]
+
+
+def fit_left_out(rows: Sequence[KernelRow], **stated: Any) -> list[tuple[KernelModel, list[KernelRow], Values]]:
+    """Return the models of :func:`fit_corrected`, each with its rows and their log errors where they were left out."""
     groups: dict[tuple[str, tuple[str, ...], bool | None], list[KernelRow]] = {}
     for row in rows:
         groups.setdefault((row.op, row.formats, None), []).append(row)
@@ -60,10 +65,16 @@ def fit_corrected(rows: Sequence[KernelRow], **stated: Any) -> list[KernelModel]
         if op in CONV_KINDS and formats == ("int8",) and min(map(len, parts.values())) >= _FEWEST_APART:
             del groups[op, formats, None]
             groups.update({(op, formats, rounded): part for rounded, part in parts.items()})
-    return [_model(key, group, stated) for key, group in groups.items()]
+    found = []
+    for key, group in groups.items():
+        model, left_out = _model(key, group, stated)
+        found.append((model, group, left_out))
+    return found
 
 
-def _model(key: tuple[str, tuple[str, ...], bool | None], rows: Sequence[KernelRow], stated: Any) -> KernelModel:
+def _model(
+    key: tuple[str, tuple[str, ...], bool | None], rows: Sequence[KernelRow], stated: Any
+) -> tuple[KernelModel, Values]:
     op, formats, rounded = key
     work, seconds = stack(rows)
     form = plain_form(rows)
@@ -78,7 +89,7 @@ def _model(key: tuple[str, tuple[str, ...], bool | None], rows: Sequence[KernelR
     noise = best.scatter**2 * np.eye(len(left))
     weights = best.deviation**2 * np.linalg.solve(_covariance(apart, best.length, best.deviation) + noise, left)
     sizes = work.flops if form.rate_flops_per_s else work.bytes
-    return KernelModel.model_validate(
+    model = KernelModel.model_validate(
         {
             "runtime": rows[0].runtime,
             "op": op,
@@ -96,6 +107,7 @@ def _model(key: tuple[str, tuple[str, ...], bool | None], rows: Sequence[KernelR
             **stated,
         }
     )
+    return model, best.errors
 
 
 def _candidates() -> list[tuple[float, float, float]]:

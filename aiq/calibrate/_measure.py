@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 from aiq.calibrate._attribution import attribute
 from aiq.calibrate._rows import KernelRow, kernel_rows
 from aiq.runtimes import DeployError, Deployment, Prepared, Runtime, Step, measure
+from aiq.runtimes._threads import processors
 from hardware_specs import HardwareSpec
 from roofline import GraphEstimate, LayerPrecision, Precision, Scheme, estimate
 from roofline.estimate import resolve
-from roofline.graph import MATRIX_KINDS
+from roofline.graph import CONV_KINDS, MATRIX_KINDS
 from roofline.kernels import beside_of
 from roofline.scheme import Rule
 from roofline.traffic import Row, build_rows
@@ -30,8 +33,10 @@ _ROUNDS = (3, 9)
 _PASSES = (3, 20)
 _PROFILE_S = 0.1
 _SAMPLE_S = 0.008
-_WARM_UP = 4
+_WARM_UP = 1
 _FEWEST_PASSES = 3
+# Share of a runtime's time in which networks are built.
+_BUILDING = 0.5
 # A step that stands for all that a profile does not tell apart: it is shared out like the rest of a pass.
 _ELSEWHERE = "elsewhere"
 
@@ -140,7 +145,8 @@ def measure_runtime(
 ) -> RuntimeTimes:
     """Prepare, profile and time as many jobs as fit into the time; the most telling ones first.
 
-    Uniform schemes are profiled once each; then all networks run in turn, without a profile. At least one job is done.
+    Networks are built on all processors at once, and nothing is timed meanwhile. Uniform schemes are profiled once
+    each; then all networks run in turn, without a profile. At least one job is done.
 
     Args:
         runtime: What runs them.
@@ -155,26 +161,27 @@ def measure_runtime(
     """
     say = tell or (lambda _: None)
     end = time.perf_counter() + seconds
-    ready, refused = _formats(runtime, probings[0], threads)
-    formats = tuple(ready)
+    formats, refused = _formats(runtime, probings[0], threads)
+    jobs = list(_jobs(probings, formats, seed))
+    say(f"{runtime.name}: building probe networks")
+    built = _built(runtime, jobs, threads, until=time.perf_counter() + _BUILDING * (end - time.perf_counter()))
     prepared: dict[Job, Prepared] = {}
     profiles: dict[Job, NDArray[np.float64]] = {}
-    named, later, left_out = True, 0.0, 0
-    for job in _jobs(probings, formats, seed):
+    named, later = True, 0.0
+    for job, network in built.items():
         if prepared and time.perf_counter() + later > end:
-            left_out += 1
-            continue
+            break
         say(f"{runtime.name}: {job.name}")
-        known = ready.get(job.label) if (job.probing, job.batch) == (probings[0], 1) else None
-        network, inputs = known or _prepared(runtime, job, threads), job.probing.deployment.example(job.batch)
+        inputs = job.probing.deployment.example(job.batch)
         once = _once(network, inputs)
-        later += max(once, _SAMPLE_S) * (_ROUNDS[0] + _WARM_UP)
+        later += _round_s(once) * (_ROUNDS[0] + _WARM_UP)
         prepared[job] = network
         if "+" not in job.label:
             passes = int(np.clip(_PROFILE_S / max(once, 1e-6), *_PASSES))
             steps = network.profile(inputs, passes=passes)
             named = named and any(step.layers for step in steps)
             profiles[job] = _attributed(job, steps)
+    left_out = len(jobs) - len(prepared)
     networks = [(network, job.probing.deployment.example(job.batch)) for job, network in prepared.items()]
     spare = (end - time.perf_counter()) / max(later / (_ROUNDS[0] + _WARM_UP), 1e-9) - _WARM_UP
     rounds = int(np.clip(spare, *_ROUNDS))
@@ -189,6 +196,33 @@ def measure_runtime(
     return RuntimeTimes(runtime.name, runtime.version(), formats, tuple(found), refused, left_out, timing.stolen, named)
 
 
+def _built(runtime: Runtime, jobs: Sequence[Job], threads: int | None, *, until: float) -> dict[Job, Prepared]:
+    """Build networks in this order on all processors until the time is over, at least one."""
+    queue, found = iter(jobs), dict[Job, Prepared]()
+    turn = Lock()
+
+    def work() -> None:
+        while True:
+            with turn:
+                job = next(queue, None) if not found or time.perf_counter() < until else None
+            if job is None:
+                return
+            network = _prepared(runtime, job, threads)
+            if "+" not in job.label:
+                network.profile(job.probing.deployment.example(job.batch), passes=1)
+            found[job] = network
+
+    with ThreadPoolExecutor(processors()) as pool:
+        for done in [pool.submit(work) for _ in range(processors())]:
+            done.result()
+    return {job: found[job] for job in jobs if job in found}
+
+
+def _round_s(once: float) -> float:
+    """Return what a round takes for a network, with the passes before a sample that are not timed."""
+    return once if once >= 4 * _SAMPLE_S else 1.5 * max(once, _SAMPLE_S)
+
+
 def _attributed(job: Job, steps: Sequence[Step]) -> NDArray[np.float64]:
     rows, priced = job.probing.rows(job.batch), job.probing.estimate(job.scheme, job.batch).layers
     shares = np.array([layer.latency_s for layer in priced])
@@ -196,9 +230,9 @@ def _attributed(job: Job, steps: Sequence[Step]) -> NDArray[np.float64]:
     return attribute(job.probing.deployment.simulator.graph, rows, told, shares)
 
 
-def _formats(runtime: Runtime, probing: Probing, threads: int | None) -> tuple[dict[str, Prepared], dict[str, str]]:
-    """Return a network at batch 1 in each format that a runtime has kernels for, and why not in the others."""
-    found: dict[str, Prepared] = {}
+def _formats(runtime: Runtime, probing: Probing, threads: int | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the formats that a runtime has kernels for, and why not the others."""
+    found: list[str] = []
     refused: dict[str, str] = {}
     for name in FORMATS:
         job = Job(probing, name, _uniform(name), 1)
@@ -212,11 +246,11 @@ def _formats(runtime: Runtime, probing: Probing, threads: int | None) -> tuple[d
         executed = network.executed_precisions()
         ran = [each.compute for each in executed.values()]
         if name in {"fp32", "int8"} or ran.count(name) > len(ran) // 2:
-            found[name] = network
+            found.append(name)
         else:
             reasons = [each.reason for each in executed.values() if each.reason]
             refused[name] = max(reasons, key=reasons.count) if reasons else f"no {name} kernel ran"
-    return found, refused
+    return tuple(found), refused
 
 
 def _jobs(probings: Sequence[Probing], formats: Sequence[str], seed: int) -> Iterator[Job]:
@@ -228,13 +262,21 @@ def _jobs(probings: Sequence[Probing], formats: Sequence[str], seed: int) -> Ite
             yield from (Job(probing, name, _uniform(name), batch) for probing in probings)
     random = np.random.default_rng(seed)
     # Both batch sizes of a network in one go: large passes alone do not tell the number of changes from their bytes.
+    # Those of one pixel a sample, whose changes may cost most, are first.
+    ends = sorted(probings, key=_last_pixels)
     for half in (((large, None), (small, random)), ((large, random), (small, None))):
-        for probing in probings:
+        for probing in ends:
             for pair in pairs:
                 for batch, order in half:
                     yield Job(probing, "+".join(pair), _mixed(probing, pair, order), batch)
     for name in formats:
         yield from (Job(probing, name, _uniform(name), medium) for probing in probings)
+
+
+def _last_pixels(probing: Probing) -> int:
+    """Return the positions of a sample in the last convolution of a network."""
+    extents = [row.extents for row in probing.rows(1) if row.kind in CONV_KINDS and row.extents]
+    return extents[-1].m if extents else 0
 
 
 def _uniform(name: str) -> Scheme:
@@ -342,7 +384,8 @@ def _uniform_rows(runtime: str, job: Job, row_seconds: NDArray[np.float64]) -> l
         if row.moved and (taken > 0 or row.kind not in MATRIX_KINDS)
     }
     graph = probing.deployment.simulator.graph
-    return kernel_rows(graph, probing.machine, job.scheme, seconds, runtime=runtime, batch=job.batch)
+    found = kernel_rows(graph, probing.machine, job.scheme, seconds, runtime=runtime, batch=job.batch)
+    return [replace(row, run=job.name) for row in found]
 
 
 def _changes(done: Pass, uniform: Mapping[tuple[str, int, str], NDArray[np.float64] | None]) -> Changes | None:
@@ -359,13 +402,13 @@ def _changes(done: Pass, uniform: Mapping[tuple[str, int, str], NDArray[np.float
         if part is None:
             return None
         plain += float(part[index])
-    kinds = {row.name: row.kind for row in rows}
+    named = {row.name: row for row in rows}
     counts, moved = Counter[str](), Counter[str]()
     for change in transitions:
-        beside = beside_of(kinds[change.producer], kinds[change.consumer])
-        bits = Precision.parse(change.source).bits + Precision.parse(change.target).bits
+        source, target = Precision.parse(change.source).bits, Precision.parse(change.target).bits
+        beside = beside_of(named[change.producer], named[change.consumer], narrows=target < source)
         counts[beside] += 1
-        moved[beside] += change.elements * bits // 8
+        moved[beside] += change.elements * (source + target) // 8
     return Changes((first, second), counts, moved, done.seconds - plain, done.seconds)
 
 

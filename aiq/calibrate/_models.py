@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aiq.calibrate._correct import fit_corrected
+from aiq.calibrate._correct import fit_left_out
 from aiq.calibrate._fit import FEWEST_ROWS
 from aiq.calibrate._measure import (
     Changes,
@@ -19,7 +19,7 @@ from aiq.calibrate._measure import (
     measured_rows,
     with_enough,
 )
-from aiq.calibrate._rows import KernelRow, describe, four_digits, half_width
+from aiq.calibrate._rows import KernelRow, Values, describe, four_digits, half_width
 from hardware_specs import FitError, HardwareSpec, KernelForm, KernelModel
 from roofline import estimate
 from roofline.graph import MATRIX_KINDS
@@ -27,11 +27,11 @@ from roofline.graph import MATRIX_KINDS
 # Sums are put right by no more than this factor: beyond it the rows are wrong, and not their scale.
 _MOST_SCALE = 4.0
 # Formats with fewer rows of a class than this have one model together.
-_APART = 20
+_APART = 12
 _FEWEST_PASSES = 4
 # Of a conversion that costs nothing by its bytes, and by its number.
 _FASTEST, _LEAST_CHANGE_S = 1e13, 1e-8
-_BESIDE = ("conv", "other")
+_BESIDE = ("conv", "pixel", "other")
 # Of a pass: what changes take below that is noise.
 _LEAST_SHARE = 0.05
 _TIMES = ("start_s", "dispatch_s", "burst_s", "column_s")
@@ -64,9 +64,26 @@ class PassCheck:
         return self.predicted_s / self.measured_s - 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What was fitted to the times of a runtime.
+
+    Attributes:
+        models: The kernel models.
+        rows: The rows that they were fitted to.
+        short: Classes that had too few rows for a model.
+        common_variance: Share of the rows' variance that is common to all of a pass; ``None`` where passes are too few.
+    """
+
+    models: tuple[KernelModel, ...]
+    rows: tuple[KernelRow, ...]
+    short: tuple[str, ...]
+    common_variance: float | None
+
+
 def kernel_models(
     times: RuntimeTimes, bare: HardwareSpec, *, source: str, date: str, versions: Mapping[str, str]
-) -> tuple[list[KernelModel], list[KernelRow], list[str]]:
+) -> Fitted:
     """Fit the kernel models of a runtime, and scale each format so that its rows add up to whole passes.
 
     Args:
@@ -75,22 +92,47 @@ def kernel_models(
         source: Where the times come from.
         date: When they were taken.
         versions: Of what ran them.
-
-    Returns:
-        The models, the rows that they were fitted to, and the classes that had too few rows for one.
     """
     rows, short = with_enough(measured_rows(times), FEWEST_ROWS, _APART)
     if not rows:
-        return [], [], short
+        return Fitted((), (), tuple(short), None)
     stated: dict[str, Any] = {"source": source, "date": date, "versions": versions}
-    fitted = fit_corrected(rows, **stated)
+    fitted = fit_left_out(rows, **stated)
     changes = fit_changes(measured_changes(times), runtime=times.runtime, **stated)
-    return [*_balanced(fitted, times, bare), *changes], rows, short
+    models = _balanced([model for model, _, _ in fitted], times, bare)
+    return Fitted((*models, *changes), tuple(rows), tuple(short), common_variance(fitted))
+
+
+def common_variance(fitted: Sequence[tuple[KernelModel, Sequence[KernelRow], Values]]) -> float | None:
+    """Return the share of the variance of rows' errors that is common to all rows of a pass.
+
+    The least with which the interval of :func:`roofline.kernels.combine` holds the conformal 90 % of the passes, each
+    predicted as the sum of its rows where their layers were left out. ``None`` below nine passes.
+
+    Args:
+        fitted: Models, each with the rows that it was fitted to and their log errors where they were left out.
+    """
+    passes: dict[str, list[tuple[float, float, float]]] = {}
+    for model, rows, left_out in fitted:
+        below, above = model.error.interval or (1.0, 1.0)
+        for row, error in zip(rows, left_out.tolist(), strict=True):
+            predicted = row.seconds * exp(-error)
+            apart = row.seconds - predicted, predicted * (1.0 - below), predicted * (above - 1.0)
+            passes.setdefault(row.run, []).append(apart)
+    shares = []
+    for parts in passes.values():
+        errors, below, above = np.array(parts).T
+        wrong = float(errors.sum())
+        widths = above if wrong > 0 else below
+        least, most = float(widths @ widths), float(widths.sum()) ** 2
+        shares.append(float(np.clip((wrong * wrong - least) / (most - least), 0.0, 1.0)) if most > least else 0.0)
+    found = half_width(np.array(shares))
+    return None if found is None else four_digits(found)
 
 
 def fit_changes(changes: Sequence[Changes], *, runtime: str, **stated: Any) -> list[KernelModel]:
-    """Fit what a change of format takes, ``start + bytes / bandwidth``: for each pair of formats, beside convolutions
-    and elsewhere.
+    """Fit what a change of format takes, ``start + bytes / bandwidth``: for each pair of formats, and for each place
+    that :func:`roofline.kernels.beside_of` tells apart.
 
     Non-negative least squares over whole passes, each weighted by its own time: what is fitted is a small difference of
     two large times, whose noise grows with them. The error is that of passes left out, one at a time, on what all their

@@ -44,9 +44,9 @@ def probes(seed: int = 0) -> tuple[Probe, ...]:
     built: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         "probe-basic": (_Basic, (3, 64, 64)),
         "probe-mobile": (partial(_Mobile, 1), (3, 32, 32)),
+        "probe-mobile-small": (partial(_Mobile, 4), (3, 32, 32)),
         "probe-encoder": (partial(_Encoder, wide=False), (3, 64, 64)),
         "probe-bottleneck": (_Bottleneck, (3, 64, 64)),
-        "probe-mobile-small": (partial(_Mobile, 4), (3, 32, 32)),
         "probe-encoder-wide": (partial(_Encoder, wide=True), (3, 64, 64)),
     }
     found = []

@@ -37,6 +37,7 @@ class KernelRow:
         variant: Window of a convolution, as ``Op.variant``: ``3x3``, ``1x1/2``.
         roundable: As ``Row.roundable``: whether an integer kernel may round its result at once.
         layer: What is left out of a fit together, where rows are of the same layer at several batch sizes.
+        run: The pass that it was part of; empty where that is not known.
     """
 
     runtime: str
@@ -47,6 +48,7 @@ class KernelRow:
     variant: str = ""
     roundable: bool = False
     layer: str = ""
+    run: str = ""
 
     def __post_init__(self) -> None:
         if self.op not in OP_CLASSES:

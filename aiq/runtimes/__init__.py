@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiq.runtimes._deployment import Deployment
-from aiq.runtimes._measure import Measurement, Timing, measure
+from aiq.runtimes._measure import Measurement, Timing, measure, quiet_rounds
 from aiq.runtimes._protocol import Arrays, DeployError, Executed, Prepared, Runtime, Step, has_one_float_format
 from aiq.runtimes._qdq import Built
 
@@ -20,4 +20,5 @@ __all__ = [
     "Timing",
     "has_one_float_format",
     "measure",
+    "quiet_rounds",
 ]

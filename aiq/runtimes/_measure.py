@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiq.runtimes._protocol import Arrays, Prepared
 from roofline.errors import InputError
 
 SAMPLE_S = 0.01
 _WARM_UP = 3
+# A pass of so many samples' time gains nothing worth its time from one before it.
+_LONG = 4.0
 _MOST_UNTIMED = 5
 _MOST_REPEATS = 10_000
+_DISTURBED = 1.15
+_FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def measure(
 
     A sample is the mean of as many passes as take about ``sample_s`` seconds. Half as many, one to five, run before it
     and are not timed: the network before has left nothing of this one in the caches and has other threads awake, and
-    passes are to be timed as they run back to back.
+    passes are to be timed as they run back to back. One that takes four times ``sample_s`` or longer does without.
 
     Args:
         networks: What to run, and on what.
@@ -77,9 +82,9 @@ def measure(
     Raises:
         InputError: Fewer than 3 rounds.
     """
-    if rounds < 3:
-        raise InputError(f"measuring takes at least 3 rounds, got {rounds}. Next: raise it.")
-    repeats = [_repeats(network, inputs, sample_s) for network, inputs in networks]
+    if rounds < _FEWEST:
+        raise InputError(f"measuring takes at least {_FEWEST} rounds, got {rounds}. Next: raise it.")
+    plans = [_planned(network, inputs, sample_s) for network, inputs in networks]
     before = _processor_times()
     samples: list[list[float]] = [[] for _ in networks]
     count = len(networks)
@@ -87,22 +92,47 @@ def measure(
         for step in range(count):
             index = (step + number) % count
             network, inputs = networks[index]
-            samples[index].append(_sample(network, inputs, repeats[index]))
+            samples[index].append(_sample(network, inputs, *plans[index]))
         if progress:
             progress(number + 1, rounds)
     found = tuple(_summary(values, network.batch) for values, (network, _) in zip(samples, networks, strict=True))
     return Timing(found, _stolen(before, _processor_times()))
 
 
-def _repeats(network: Prepared, inputs: Arrays, sample_s: float) -> int:
-    for _ in range(_WARM_UP):
+def quiet_rounds(samples: Sequence[Sequence[float]]) -> NDArray[np.bool_]:
+    """Tell the rounds in which the machine was as fast as it is most of the time from those in which all ran slower.
+
+    A round's slowness is the median, over networks, of its sample over that network's median; a round is disturbed
+    where this is more than 15 % above the lower quartile of all rounds. What slows one network alone does not count.
+
+    Args:
+        samples: Seconds of each network in each round, [networks, rounds].
+
+    Returns:
+        Whether each round is quiet, [rounds]: at least a quarter of them are, and at least three.
+    """
+    values = np.asarray(samples, dtype=float)
+    slowness = np.median(values / np.median(values, axis=1, keepdims=True), axis=0)
+    found: NDArray[np.bool_] = slowness <= _DISTURBED * np.quantile(slowness, 0.25)
+    found[np.argsort(slowness, kind="stable")[:_FEWEST]] = True
+    return found
+
+
+def _planned(network: Prepared, inputs: Arrays, sample_s: float) -> tuple[int, int]:
+    """Return how many passes of a sample run before it and are not timed, and how many are."""
+    network.run(inputs)
+    once = _timed(network, inputs, 1)
+    if once >= _LONG * sample_s:
+        return 0, 1
+    for _ in range(_WARM_UP - 1):
         network.run(inputs)
-    once = min(_timed(network, inputs, 1) for _ in range(_WARM_UP))
-    return int(np.clip(np.ceil(sample_s / max(once, 1e-7)), 1, _MOST_REPEATS))
+    once = min(once, *(_timed(network, inputs, 1) for _ in range(_WARM_UP - 1)))
+    repeats = int(np.clip(np.ceil(sample_s / max(once, 1e-7)), 1, _MOST_REPEATS))
+    return min(max(repeats // 2, 1), _MOST_UNTIMED), repeats
 
 
-def _sample(network: Prepared, inputs: Arrays, repeats: int) -> float:
-    for _ in range(min(max(repeats // 2, 1), _MOST_UNTIMED)):
+def _sample(network: Prepared, inputs: Arrays, untimed: int, repeats: int) -> float:
+    for _ in range(untimed):
         network.run(inputs)
     return _timed(network, inputs, repeats)
 
