@@ -98,7 +98,7 @@ def test_real_runtimes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = commands.run(*PROGRAM, *given, "--out", str(tmp_path / "out"))
     assert ran.code == 0, ran.err
     data = json.loads(ran.out)
-    assert [text.split()[0] for text in data["versions"].values()] == ["onnxruntime", "openvino", "torch"]
+    assert [text.split()[0] for text in data["versions"].values()] == ["openvino", "onnxruntime", "torch"]
     rows = {(row["runtime"], row["family"]): row for row in data["throughput"] if row["runtime"] != "paper"}
     assert (rows["openvino", "bf16"]["ran_bf16"], rows["openvino", "int8"]["ran_int8"]) == (9, 8)
     assert ("onnxruntime", "bf16") not in rows and data["refused"][0]["runtime"] == "onnxruntime"
