@@ -9,34 +9,41 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aiq._cache_command import cache_commands
 from aiq._calibrate_command import calibrate_command
 from aiq._export_command import export_command
 from aiq._options import (
     Batch,
-    CacheUrl,
+    Context,
+    EveryLogit,
     Format,
     Hardware,
     Inputs,
     Lambda,
-    ModelArgument,
+    NewTokens,
     Normalise,
+    Phase,
     Rates,
+    SourceArgument,
     Target,
     Traffic,
     Weights,
 )
 from aiq._reproduce_command import reproduce_commands
 from aiq._search_command import Edge, ending_hung_oracles, search_command
+from aiq._specs_command import specs_commands
 from aiq._validate_command import validate_command
+from aiq._whatif_command import whatif_command
 
 if TYPE_CHECKING:
-    from aiq._model import Model
+    from aiq._model import Model, Source
     from aiq.report import Report
     from hardware_specs import HardwareSpec
+    from hardware_specs.errors import AIQError
 
 app = typer.Typer(
     name="aiq",
@@ -47,18 +54,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-specs = typer.Typer(
-    help="List, show and check machines.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(specs, name="specs")
-cache = typer.Typer(
-    help="Look into the cache of evaluations, move it, thin it out.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(cache, name="cache")
 datasets = typer.Typer(
     help="List, show and fetch data sets.",
     no_args_is_help=True,
@@ -84,11 +79,22 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
 
 
 @app.command()
-def graph(model: ModelArgument, inputs: Inputs = None, fmt: Format = "table") -> None:
+def graph(
+    model: SourceArgument,
+    inputs: Inputs = None,
+    phase: Phase = None,
+    batch: Batch = None,
+    context: Context = None,
+    every_logit: EveryLogit = False,
+    fmt: Format = "table",
+) -> None:
     """Show a model's operators."""
     _check_format(fmt)
     with _working():
-        traced = _model(model, inputs).trace()
+        source = _source(model, inputs, phase=phase, batch=batch, context=context, every_logit=every_logit)
+        if batch is not None and not source.phased:
+            raise _refused(f"a graph of {model!r} is that of its input", "give the batch in --input")
+        traced = source.graph()
 
     from aiq._views import graph_report
 
@@ -97,11 +103,15 @@ def graph(model: ModelArgument, inputs: Inputs = None, fmt: Format = "table") ->
 
 @app.command()
 def roofline(
-    model: ModelArgument,
+    model: SourceArgument,
     inputs: Inputs = None,
     hardware: Hardware = "t4",
     scheme: SchemeOption = None,
+    phase: Phase = None,
     batch: Batch = None,
+    context: Context = None,
+    new_tokens: NewTokens = None,
+    every_logit: EveryLogit = False,
     traffic: Traffic = "fused",
     rates: Rates = "datasheet",
     plot: Annotated[
@@ -122,7 +132,16 @@ def roofline(
     from roofline import estimate
 
     with _working():
-        traced = _model(model, inputs).trace()
+        source = _source(model, inputs, phase=phase, batch=batch, context=context, every_logit=every_logit)
+    if new_tokens is not None:
+        from aiq._generation import generate, generation_report
+
+        if plot is not None:
+            raise _refused("--plot draws one pass, and --new-tokens asks for many", "leave one of them out")
+        _show(generation_report(generate(source, machine, chosen, new_tokens, traffic=traffic)), fmt)
+        return
+    with _working():
+        traced = source.graph()
     result = estimate(traced, machine, chosen, batch=batch, traffic=traffic)
     if target:
         from roofline.plot import save
@@ -134,7 +153,7 @@ def roofline(
 
 @app.command()
 def plan(
-    model: ModelArgument,
+    model: SourceArgument,
     inputs: Inputs = None,
     hardware: Hardware = "t4",
     formats: Annotated[
@@ -144,7 +163,9 @@ def plan(
             help="Formats a layer may take, comma-separated; default keep,w8,w4,w8a8,w4a8 and a 16-bit float.",
         ),
     ] = None,
+    phase: Phase = None,
     batch: Batch = None,
+    context: Context = None,
     traffic: Traffic = "fused",
     rates: Rates = "datasheet",
     target: Target = "ai",
@@ -182,7 +203,7 @@ def plan(
     options = None if formats is None else [text for text in formats.split(",") if text.strip()]
     with _working():
         result = make_plan(
-            _model(model, inputs, weights),
+            _source(model, inputs, weights, phase=phase, batch=batch, context=context),
             machine,
             formats=options,
             batch=batch,
@@ -194,115 +215,6 @@ def plan(
             probe_seconds=probe_seconds,
         )
     _show(plan_report(result), fmt)
-
-
-@specs.command("list")
-def specs_list(fmt: Format = "table") -> None:
-    """List the machines of the catalogue."""
-    _check_format(fmt)
-    import hardware_specs
-    from aiq._views import specs_report
-
-    _show(specs_report(hardware_specs.load(name) for name in hardware_specs.names()), fmt)
-
-
-@specs.command("show")
-def specs_show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A short name or a .toml file.")], fmt: Format = "table"
-) -> None:
-    """Show a machine, each number with its source."""
-    _check_format(fmt)
-    import hardware_specs
-    from aiq._views import spec_report
-
-    _show(spec_report(hardware_specs.load(name)), fmt)
-
-
-@specs.command("check")
-def specs_check(file: Annotated[str, typer.Argument(metavar="FILE", help="A .toml file, or a short name.")]) -> None:
-    """Lint a machine specification."""
-    import hardware_specs
-
-    spec = hardware_specs.load(file)
-    findings = hardware_specs.lint(spec)
-    for finding in findings:
-        print(f"{finding.where}: {finding.message} [{finding.rule}]")
-    if findings:
-        print(f"{spec.name}: {len(findings)} finding{'s' if len(findings) > 1 else ''}", file=sys.stderr)
-        raise typer.Exit(1)
-    print(f"{spec.name}: no findings")
-
-
-@cache.command("stats")
-def cache_stats(url: CacheUrl = None, fmt: Format = "table") -> None:
-    """Show how much the cache holds."""
-    _check_format(fmt)
-    from aiq._cache_views import stats_report
-    from aiq.cache import open_store
-
-    with open_store(url, create=False) as store:
-        _show(stats_report(store.stats()), fmt)
-
-
-@cache.command("list")
-def cache_list(url: CacheUrl = None, fmt: Format = "table") -> None:
-    """List the oracles whose evaluations the cache holds."""
-    _check_format(fmt)
-    from aiq._cache_views import oracles_report
-    from aiq.cache import open_store
-
-    with open_store(url, create=False) as store:
-        _show(oracles_report(store.oracles()), fmt)
-
-
-@cache.command("export")
-def cache_export(
-    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="Where to; - for standard output.")],
-    url: CacheUrl = None,
-) -> None:
-    """Write every evaluation, one a line."""
-    from aiq.cache import export_evaluations, export_lines, open_store
-
-    with open_store(url, create=False) as store:
-        if file == "-":
-            for line in export_lines(store):
-                print(line)
-        else:
-            print(f"evaluations exported to {file}: {export_evaluations(store, file)}", file=sys.stderr)
-
-
-@cache.command("import")
-def cache_import(
-    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="What 'aiq cache export' wrote.")],
-    url: CacheUrl = None,
-) -> None:
-    """Add exported evaluations; those that the cache has stay as they are."""
-    from aiq.cache import import_evaluations, open_store
-
-    with open_store(url) as store:
-        added, present = import_evaluations(store, file)
-    print(f"evaluations added: {added}, there already: {present}")
-
-
-@cache.command("prune")
-def cache_prune(
-    older_than: Annotated[
-        float | None, typer.Option("--older-than", metavar="DAYS", help="Those stored longer ago than this.")
-    ] = None,
-    fingerprint: Annotated[
-        str | None,
-        typer.Option("--fingerprint", metavar="PREFIX", help="Those of the oracle whose fingerprint starts so."),
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    url: CacheUrl = None,
-) -> None:
-    """Remove evaluations: give exactly one of the three."""
-    from aiq.cache import open_store
-
-    with open_store(url, create=False) as store:
-        removed = store.prune(older_than_days=older_than, fingerprint=fingerprint, everything=everything)
-        print(f"evaluations removed: {removed}, left: {store.stats().evaluations}")
-        store.compact()
 
 
 @datasets.command("list")
@@ -375,6 +287,26 @@ def _machine(name: str, rates: str) -> HardwareSpec:
     return spec.sustained()
 
 
+def _source(name: str, inputs: list[str] | None, weights: str | None = None, **work: Any) -> Source:
+    from aiq import load_source
+    from aiq._model import Workload
+
+    source = load_source(name, inputs or (), Workload(**work))
+    if weights is not None:
+        if source.model is None:
+            raise _refused(f"model {name!r} has no module that --weights could fill", "leave it out")
+        from aiq.zoo import load_weights
+
+        load_weights(source.model.module, weights)
+    return source
+
+
+def _refused(what: str, step: str) -> AIQError:
+    from roofline.errors import InputError
+
+    return InputError(f"{what}. Next: {step}.")
+
+
 def _model(name: str, inputs: list[str] | None, weights: str | None = None) -> Model:
     from aiq import load_model
 
@@ -417,10 +349,12 @@ def _tell(text: str, *, updates: bool = False) -> None:
         print(text, file=sys.stderr)
 
 
-_edge = Edge(_model, _machine, _check_format, _show, _tell, _working)
-for _command in (search_command, calibrate_command, export_command, validate_command):
+_edge = Edge(_model, _machine, _check_format, _show, _tell, _working, _source)
+for _command in (search_command, calibrate_command, export_command, validate_command, whatif_command):
     app.command()(_command(_edge))
+app.add_typer(specs_commands(_edge, print), name="specs")
 app.add_typer(reproduce_commands(_edge), name="reproduce")
+app.add_typer(cache_commands(_edge, print), name="cache")
 
 
 @ending_hung_oracles()

@@ -1,8 +1,9 @@
 """Plan quantization before you pay for it.
 
-``load_model`` finds a model, ``plan`` ranks candidate schemes on a machine before any evaluation, ``search`` finds the
-best one with few, ``validate`` holds predictions against the stopwatch, ``export`` writes a network for a runtime; the
-roofline model itself is in :mod:`roofline`, machines are in :mod:`hardware_specs`.
+``load_model`` finds a network and ``load_source`` a model in any form, ``plan`` ranks candidate schemes on a machine
+before any evaluation, ``search`` finds the best one with few, ``validate`` holds predictions against the stopwatch,
+``export`` writes a network for a runtime; the roofline model itself is in :mod:`roofline`, machines are in
+:mod:`hardware_specs`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aiq._driver import Budget
     from aiq._export import Export, export
-    from aiq._model import Model, load_model
+    from aiq._model import Model, Source, Workload, load_model, load_source
     from aiq._plan import Candidate, Plan, plan
     from aiq._search import SearchSettings, search
     from aiq._search_result import SearchResult
@@ -32,10 +33,13 @@ _HOME = {
     "Plan": "aiq._plan",
     "SearchResult": "aiq._search_result",
     "SearchSettings": "aiq._search",
+    "Source": "aiq._model",
     "ValidateSettings": "aiq._validate_result",
     "Validation": "aiq._validate_result",
+    "Workload": "aiq._model",
     "export": "aiq._export",
     "load_model": "aiq._model",
+    "load_source": "aiq._model",
     "plan": "aiq._plan",
     "search": "aiq._search",
     "validate": "aiq._validate",
@@ -51,10 +55,13 @@ __all__ = [
     "Plan",
     "SearchResult",
     "SearchSettings",
+    "Source",
     "ValidateSettings",
     "Validation",
+    "Workload",
     "export",
     "load_model",
+    "load_source",
     "plan",
     "search",
     "validate",

@@ -12,6 +12,30 @@ from hardware_specs.errors import AIQError
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A zoo name, path/to/file.py:callable, or package.module:callable.")
 ]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name that 'aiq zoo' shows, path/to/file.py:callable, package.module:callable, FILE.onnx, or hf:FOLDER "
+        "with a config.json (or a name in the local Hugging Face cache).",
+    ),
+]
+Phase = Annotated[
+    str | None, typer.Option("--phase", help="prefill or decode, of a language model; prefill by default.")
+]
+Context = Annotated[
+    int | None,
+    typer.Option("--context", metavar="TOKENS", help="Tokens of the prompt, or in the key-value cache at decode."),
+]
+NewTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--new-tokens", metavar="N", help="Predict a whole generation of N tokens: time to the first, and each after."
+    ),
+]
+EveryLogit = Annotated[
+    bool, typer.Option("--every-logit", help="Compute logits of every token of a prompt, not of the last alone.")
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aiq._model import Model
+from aiq._model import Model, Source
 from aiq._probe import Probe, probe
 from aiq._recipes import check_recipes
 from aiq._tradeoff import Tradeoff, tradeoffs
@@ -25,6 +25,7 @@ from roofline.errors import AIQError, InputError
 PLAN_SCHEMA_VERSION = 1
 DEFAULT_FORMATS = ("keep", "w8", "w4", "w8a8", "w4a8")
 _FRONTIER_POINTS = 5
+_NEEDS_NO_WEIGHTS = "table"
 _MOST_SAMPLES = 10**12
 
 
@@ -158,7 +159,7 @@ class Plan:
 
 
 def plan(
-    model: Model,
+    model: Model | Source,
     hardware: HardwareSpec,
     *,
     formats: Sequence[str] | None = None,
@@ -177,7 +178,7 @@ def plan(
     taken.
 
     Args:
-        model: From :func:`aiq.load_model`.
+        model: From :func:`aiq.load_model` or :func:`aiq.load_source`; without weights the proxy must be ``table:FILE``.
         hardware: The machine.
         formats: Formats a layer may take, as in a scheme; by default ``keep, w8, w4, w8a8, w4a8`` and the machine's
             16-bit float.
@@ -198,8 +199,14 @@ def plan(
     if not 0 <= probe_seconds < math.inf:
         raise InputError(f"the probe takes a number of seconds of at least 0, got {probe_seconds}. Next: choose one.")
     options = make_options(formats, hardware)
-    graph = model.trace()
-    source, name = load_additive_oracle(proxy, OracleContext(model, graph, data=data)), proxy.partition(":")[0]
+    name, network = proxy.partition(":")[0], model.model if isinstance(model, Source) else model
+    if network is None and name != _NEEDS_NO_WEIGHTS:
+        raise InputError(
+            f"model {model.name!r} comes without weights, which the proxy {name!r} reads. "
+            f"Next: give --proxy {_NEEDS_NO_WEIGHTS}:FILE with losses measured elsewhere, or a network with weights."
+        )
+    graph = model.graph(batch) if isinstance(model, Source) else model.trace()
+    source = load_additive_oracle(proxy, OracleContext(cast("Model", network), graph, data=data))
     size = graph.batch if batch is None else batch
     table = CostTable(graph, hardware, options, batch=size, traffic=traffic)
     losses = source.loss_table({layer: table.layer_options(layer) for layer in graph.layers})
@@ -210,7 +217,9 @@ def plan(
     found = tradeoffs(table, losses.losses)
     picks = _merge({**_uniform(table), **_on_frontiers(found)}, table)
     candidates, ends = _rank(picks, table, losses.losses, goal=goal, baseline=baseline, found=found)
-    timing = probe(model, seconds=probe_seconds) if probe_seconds else "switched off"
+    timing: Probe | str = "there are no weights to run" if network is None else "switched off"
+    if network is not None and probe_seconds:
+        timing = probe(network, seconds=probe_seconds)
     cost = EvaluationCost(samples, _calls(table, len(candidates)), timing)
     return Plan(graph, hardware, size, traffic, goal, ends, name, losses, baseline, tuple(candidates), cost)
 

@@ -35,7 +35,7 @@ from aiq._options import (
 from aiq._ticker import Ticker
 
 if TYPE_CHECKING:
-    from aiq._model import Model
+    from aiq._model import Model, Source
     from aiq._search import SearchSettings
     from aiq._search_result import SearchResult
     from aiq.report import Report
@@ -59,6 +59,7 @@ class Edge:
         show: Writes a report to standard output in a format.
         tell: Writes a line to standard error; one that ``updates`` stays on its line of a terminal until the next.
         working: Keeps standard output for data while a model runs.
+        source: Finds a model in any form from its name, its input shapes, a checkpoint and what of it runs.
     """
 
     model: Callable[[str, list[str] | None, str | None], Model]
@@ -67,6 +68,7 @@ class Edge:
     show: Callable[[Report, str], None]
     tell: Callable[..., None]
     working: Callable[[], AbstractContextManager[None]]
+    source: Callable[..., Source]
 
 
 def search_command(edge: Edge) -> Callable[..., None]:

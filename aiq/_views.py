@@ -77,6 +77,9 @@ def roofline_report(estimate: GraphEstimate) -> Report:
     rows = [*data["layers"], *(_transition_row(t, estimate) for t in estimate.transitions if t.latency_s)]
     notes = [*_fit(estimate), *_reasons(estimate), *_unpriced(estimate), *_changes(estimate), *estimate.assumptions]
     columns: tuple[Column, ...] = _ROOFLINE_COLUMNS
+    if estimate.kv_bytes:
+        columns = (*columns[:5], Column("kv_bytes", "KV", _bytes, right=True, drop=9), *columns[5:])
+        rows = [{**row, "kv_bytes": row.get("bytes_by_role", {}).get("kv")} for row in rows]
     if estimate.hardware.rates == "calibrated":
         columns += (
             Column("latency_interval_s", "90 % interval", lambda v: f"{_seconds(v[0])} to {_seconds(v[1])}", drop=9),
@@ -140,16 +143,26 @@ def _transition_row(transition: Transition, estimate: GraphEstimate) -> dict[str
     }
 
 
-def _fit(estimate: GraphEstimate) -> list[str]:
-    if estimate.fits is not False:
-        return []
-    machine = estimate.hardware
-    size = machine.memory[0].capacity_bytes
-    room = si(size.value, "B") if size else ""
-    return [
-        f"does not fit: weights, parameters and the largest row need {si(estimate.memory_bytes, 'B')}, "
-        f"{machine.memory[0].name} of {machine.name} has {room}"
-    ]
+def _fit(estimate: GraphEstimate) -> Iterable[str]:
+    memory, level = estimate.memory, estimate.hardware.memory[0].name
+    parts = {
+        "weights": memory.weight_bytes,
+        "other parameters": memory.constant_bytes,
+        "key-value cache": memory.kv_bytes,
+    }
+    kept = ", ".join(f"{si(size, 'B')} of {what}" for what, size in parts.items() if size)
+    peak = f"activations at most {si(memory.activation_bytes, 'B')} at once" + (
+        f", during {memory.peak}" if memory.peak else ""
+    )
+    total = f"{si(memory.total_bytes, 'B')} for {kept + ' and ' if kept else ''}{peak}"
+    if memory.capacity_bytes is None or memory.spare_bytes is None:
+        yield f"memory needed: {total}; the size of {level} is not known"
+    elif memory.fits:
+        spare = si(memory.spare_bytes, "B")
+        yield f"memory needed: {total}; fits {level} of {si(memory.capacity_bytes, 'B')} with {spare} to spare"
+    else:
+        short, room = si(-memory.spare_bytes, "B"), si(memory.capacity_bytes, "B")
+        yield f"does not fit: {level} of {room} is {short} short of the memory needed: {total}"
 
 
 def _reasons(estimate: GraphEstimate) -> list[str]:
@@ -278,30 +291,32 @@ def duration(seconds: float) -> str:
     return f"{number(seconds / 3600)} h"
 
 
+_DROPPED_FORMATS = {"fp4": 2, "fp8": 3, "bf16": 4}
+
+
 def specs_report(specs: Iterable[HardwareSpec]) -> Report:
-    """Show the catalogue: one row for each machine."""
+    """Show the catalogue: one row for each machine, by vendor, kind and name."""
+    formats = ("fp32", "bf16", "fp16", "fp8", "int8", "int4", "fp4")
     rows = [
         {
             "name": spec.name,
             "title": spec.title,
+            "vendor": spec.vendor,
             "kind": spec.kind,
-            **{
-                f: spec.ceiling(f) if f in spec.compute else None
-                for f in ("fp32", "bf16", "fp16", "fp8", "int8", "int4")
-            },
+            **{f: spec.ceiling(f) if f in spec.compute else None for f in formats},
             "bandwidth_bytes_per_s": spec.bandwidth(),
             "memory_bytes": spec.memory[0].capacity_bytes.value if spec.memory[0].capacity_bytes else None,
             "aliases": ", ".join(spec.aliases),
         }
-        for spec in specs
+        for spec in sorted(specs, key=lambda s: (s.vendor.lower(), s.kind, s.name))
     ]
     columns = (
         Column("name", "name"),
-        Column("title", "machine"),
-        *(Column(f, f, si, right=True) for f in ("fp32", "bf16", "fp16", "fp8", "int8", "int4")),
+        Column("title", "machine", drop=5),
+        *(Column(f, f, si, right=True, drop=_DROPPED_FORMATS.get(f, 0)) for f in formats),
         Column("bandwidth_bytes_per_s", "memory", lambda v: si(v, "B/s"), right=True),
         Column("memory_bytes", "size", _bytes, right=True),
-        Column("aliases", "also"),
+        Column("aliases", "also", drop=1),
     )
     headline = (
         f"{len(rows)} machines; dense FLOP/s or OP/s for each format (1 MAC = 2), bandwidth of the outermost memory"
@@ -333,6 +348,7 @@ def spec_report(spec: HardwareSpec) -> Report:
         add(f"memory.{level.name}.capacity", "B", level.capacity_bytes)
     add("launch_overhead", "s", spec.launch_overhead_s)
     add("tdp", "W", spec.tdp_w)
+    add("price", "USD/h", spec.price_usd_per_hour)
     rows += [_kernel_row(model) for model in spec.kernels]
     columns = (
         Column("field", "field"),
@@ -359,8 +375,10 @@ def _kernel_row(model: KernelModel) -> dict[str, Any]:
 
 
 def zoo_report() -> Report:
-    """Show the zoo: one row for each network."""
-    rows = [
+    """Show what ships with aiq: one row for each network, then for each configuration of a known model."""
+    from roofline.frontends._shipped import shipped, shipped_names
+
+    networks = [
         {
             "name": entry.name,
             "input": "1," + ",".join(map(str, entry.input_shape)),
@@ -370,6 +388,20 @@ def zoo_report() -> Report:
         }
         for entry in map(zoo.get, zoo.names())
     ]
+    known = map(shipped, shipped_names())
+    configs = [
+        {
+            "name": found.name,
+            "input": "",
+            "weights": "none",
+            "keep_weights": "",
+            "summary": f"{found.title}: its configuration, {si(found.parameters)} parameters.",
+            "parameters": found.parameters,
+            "source": found.source,
+            "checked": found.checked,
+        }
+        for found in known
+    ]
     columns = (
         Column("name", "name"),
         Column("input", "input"),
@@ -377,5 +409,9 @@ def zoo_report() -> Report:
         Column("keep_weights", "weights kept", drop=1),
         Column("summary", "summary", drop=2),
     )
-    headline = f"{len(rows)} networks; your own: path/to/file.py:callable or package.module:callable"
-    return Report(headline, columns, rows, [], {"schema_version": 1, "networks": rows})
+    headline = (
+        f"{len(networks)} networks, and {len(configs)} configurations of known models without weights; your own: "
+        "path/to/file.py:callable, package.module:callable, FILE.onnx or hf:FOLDER"
+    )
+    data = {"schema_version": 1, "networks": networks, "configurations": configs}
+    return Report(headline, columns, [*networks, *configs], [], data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,9 +131,9 @@ def canonical_scheme(graph: OpGraph, scheme: Scheme) -> Scheme:
 
 def _effective(formats: LayerPrecision, has_floats: bool) -> LayerPrecision:
     weights = formats.weights if has_floats else None
-    if weights is None and formats.activations is None:
+    if weights is None and formats.activations is None and formats.kv is None:
         return LayerPrecision()
-    return LayerPrecision(weights, formats.activations, formats.recipe)
+    return replace(formats, weights=weights)
 
 
 class CachedOracle:

@@ -7,6 +7,7 @@ most of them contradict another figure of the same row. Each rule is one small f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,10 +79,12 @@ def _quantities(spec: HardwareSpec) -> Iterator[tuple[str, Quantity]]:
             yield "launch_overhead_s.sustained", spec.launch_overhead_s.sustained
     if spec.tdp_w:
         yield "tdp_w", spec.tdp_w
+    if spec.price_usd_per_hour:
+        yield "price_usd_per_hour", spec.price_usd_per_hour
 
 
 def _off(value: float, expected: float) -> float:
-    return abs(value / expected - 1.0)
+    return abs(value / expected - 1.0) if expected else math.inf
 
 
 def _span_of(where: str, spec: HardwareSpec) -> Span:
@@ -201,14 +204,14 @@ def _peak(spec: HardwareSpec) -> Iterator[Finding]:
                 "peak",
                 f"compute.{fmt}",
                 f"got {ceiling.value:.4g} op/s, expected {peak:.4g} = {ceiling.units:g} units × "
-                f"{ceiling.ops_per_clock:g} op/clock × {ceiling.clock_hz:.4g} Hz{_multiple(ceiling.value / peak)}.",
+                f"{ceiling.ops_per_clock:g} op/clock × {ceiling.clock_hz:.4g} Hz{_multiple(ceiling.value, peak)}.",
             )
 
 
-def _multiple(times: float) -> str:
-    if _off(times, 2.0) <= 2 * PEAK_TOLERANCE:
+def _multiple(value: float, peak: float) -> str:
+    if _off(value, 2.0 * peak) <= 2 * PEAK_TOLERANCE:
         return ": twice the dense rate looks like the sparse figure"
-    if _off(times, 0.5) <= PEAK_TOLERANCE:
+    if _off(value, 0.5 * peak) <= PEAK_TOLERANCE:
         return ": half the rate looks like one of two dies"
     return ": the value is of another part, or the geometry is"
 
@@ -244,7 +247,7 @@ def _channels(spec: HardwareSpec) -> Iterator[Finding]:
     for level in spec.memory:
         if not (level.technology or "").startswith("gddr") or not level.bus_bits or not level.capacity_bytes:
             continue
-        channels = level.bus_bits / 32.0
+        channels = max(level.bus_bits, 1.0) / 32.0
         sizes = [level.capacity_bytes.value / channels / unit for unit in (GIB, 1e9)]
         if not any(_off(size, fit) <= SIZE_TOLERANCE for size in sizes for fit in GDDR_CHANNEL_GIB):
             yield Finding(

@@ -53,6 +53,7 @@ SPANS: dict[str, Span] = {
     "ceiling": Span(1e10, 2e16, "op/s"),
     "launch_overhead_s": Span(1e-7, 1e-3, "s"),
     "tdp_w": Span(1.0, 2e3, "W"),
+    "price_usd_per_hour": Span(1e-3, 5e2, "USD/h"),
     "clock_hz": Span(1e8, 7e9, "Hz"),
 }
 
@@ -69,10 +70,21 @@ FORMATS: dict[str, frozenset[str]] = {
     "cdna1": frozenset({"fp64", "fp32", "bf16", "fp16", "int8"}),
     "cdna2": frozenset({"fp64", "fp32", "bf16", "fp16", "int8"}),
     "cdna3": frozenset({"fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"}),
+    "cdna4": frozenset({"fp64", "fp32", "bf16", "fp16", "fp8", "int8", "fp4"}),
+    "tpu-v3": frozenset({"fp32", "bf16"}),
     "tpu-v4": frozenset({"fp32", "bf16", "int8"}),
     "tpu-v5e": frozenset({"fp32", "bf16", "int8"}),
     "tpu-v5p": frozenset({"fp32", "bf16", "int8"}),
     "tpu-v6e": frozenset({"fp32", "bf16", "int8"}),
+    "tpu-7x": frozenset({"fp32", "bf16", "fp8"}),
+    "gaudi2": frozenset({"fp32", "tf32", "bf16", "fp16", "fp8"}),
+    "gaudi3": frozenset({"fp32", "tf32", "bf16", "fp16", "fp8"}),
+    "xe-hpc": frozenset({"fp64", "fp32", "tf32", "bf16", "fp16", "int8"}),
+    "xe2": frozenset({"fp64", "fp32", "tf32", "bf16", "fp16", "int8", "int4"}),
+    "apple-g13": frozenset({"fp32", "fp16"}),
+    "apple-g14": frozenset({"fp32", "fp16"}),
+    "apple-g15": frozenset({"fp32", "fp16", "bf16"}),
+    "cortex-a76": CPU_BASE | {"fp16"},
     "skylake-sp": CPU_BASE,
     "cascade-lake": CPU_BASE,
     "ice-lake-sp": CPU_BASE,
@@ -83,6 +95,7 @@ FORMATS: dict[str, frozenset[str]] = {
     "zen4": CPU_BASE | {"bf16"},
     "neoverse-n1": CPU_BASE | {"fp16"},
     "neoverse-v1": CPU_BASE | {"bf16", "fp16"},
+    "neoverse-v2": CPU_BASE | {"bf16", "fp16"},
 }
 """Formats each architecture multiplies in hardware (vendor ISA and tensor-core tables)."""
 
@@ -96,6 +109,13 @@ WHY_NOT: dict[tuple[str, str], str] = {
     ("volta", "int4"): "Volta tensor cores multiply FP16 only",
     ("ampere", "fp8"): "FP8 tensor cores begin with Ada and Hopper",
     ("blackwell", "int4"): "Blackwell has FP4 in its place",
+    ("cdna2", "int4"): "CDNA 2 matrix cores end at INT8",
+    ("cdna3", "fp4"): "FP4 matrix cores begin with CDNA 4",
+    ("cdna4", "tf32"): "CDNA 4 dropped the TF32 path of CDNA 3",
+    ("tpu-v3", "int8"): "TPU v3 matrix units multiply BF16 only",
+    ("tpu-v5p", "fp8"): "Google prints the BF16 rate for FP8: there is no faster path before TPU7x",
+    ("tpu-v6e", "fp8"): "Google prints the BF16 rate for FP8: there is no faster path before TPU7x",
+    **{(gpu, "int8"): "Apple's TOPS are of the Neural Engine, not of the GPU" for gpu in ("apple-g13", "apple-g14")},
 }
 
 SPARSE_ARCHITECTURES = frozenset({"ampere", "ada", "hopper", "blackwell", "cdna3"})
@@ -121,6 +141,10 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
         _INT4,
         Ratio("fp16", "fp32", (8.0,), "a Turing SM does 512 FP16 FMA against 64 FP32", 0.08),
     ),
+    "tu102": (
+        Ratio("int8", "fp16", (4.0,), "GeForce parts halve FP16 with FP32 accumulation"),
+        Ratio("fp16", "fp32", (4.0,), "GeForce parts halve FP16 with FP32 accumulation"),
+    ),
     "ampere": (
         _INT8_GEFORCE,
         _INT4,
@@ -129,6 +153,7 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
         Ratio("fp16", "fp32", (2.0, 4.0, 16.0), "GA10x does 2 or 4 times FP32 on tensor cores, GA100 16 times", 0.12),
     ),
     "ga100": (_INT8_TENSOR, Ratio("fp16", "fp32", (16.0,), "a GA100 SM does 1024 FP16 FMA against 64 FP32")),
+    "ga10b": (_INT8_TENSOR, Ratio("fp16", "fp32", (8.0,), "an Orin SM does 1024 FP16 FMA against 128 FP32")),
     "ada": (_INT8_GEFORCE, _INT4, _FP8_GEFORCE, _BF16, Ratio("fp16", "fp32", (2.0, 4.0), _TENSOR, 0.12)),
     "ad104": (_INT8_TENSOR,),
     "hopper": (
@@ -148,10 +173,18 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
     "cdna1": (Ratio("int8", "fp16", (1.0,), "CDNA 1 runs INT8 at the FP16 matrix rate"),),
     "cdna2": (Ratio("int8", "fp16", (1.0,), "CDNA 2 runs INT8 at the FP16 matrix rate"), _BF16),
     "cdna3": (_INT8_TENSOR, _BF16, Ratio("fp8", "int8", (1.0,), _SAME)),
+    "cdna4": (_INT8_TENSOR, _BF16, Ratio("fp8", "int8", (1.0,), _SAME), Ratio("fp4", "fp8", (2.0,), _TENSOR)),
+    "tpu-v3": (),
     "tpu-v4": (Ratio("int8", "bf16", (1.0,), _SAME),),
     "tpu-v5e": (Ratio("int8", "bf16", (2.0,), _TENSOR),),
     "tpu-v5p": (Ratio("int8", "bf16", (2.0,), _TENSOR),),
     "tpu-v6e": (Ratio("int8", "bf16", (2.0,), _TENSOR),),
+    "tpu-7x": (Ratio("fp8", "bf16", (2.0,), _TENSOR),),
+    "gaudi2": (Ratio("fp8", "bf16", (2.0,), _TENSOR),),
+    "gaudi3": (Ratio("fp8", "bf16", (1.0,), "Gaudi 3 runs FP8 at the BF16 rate"),),
+    "xe-hpc": (_INT8_TENSOR, _BF16, Ratio("fp16", "fp32", (16.0,), "an Xe core does 2048 FP16 FMA against 128 FP32")),
+    "xe2": (_INT8_TENSOR, _BF16, Ratio("fp16", "fp32", (8.0,), "an Xe2 core does 1024 FP16 FMA against 128 FP32")),
+    **{gpu: (Ratio("fp16", "fp32", (1.0,), _SAME),) for gpu in ("apple-g13", "apple-g14", "apple-g15")},
     "skylake-sp": (Ratio("int8", "fp32", (4.0 / 3.0,), "without VNNI 64 byte products cost three uops"),),
     "cascade-lake": (Ratio("int8", "fp32", (4.0,), "VPDPBUSD does four multiply-adds in an FP32 lane"),),
     "ice-lake-sp": (Ratio("int8", "fp32", (4.0,), "VPDPBUSD does four multiply-adds in an FP32 lane"),),
@@ -163,11 +196,20 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
         Ratio("int8", "bf16", (2.0,), "TDPBUSD doubles TDPBF16PS"),
         Ratio("int8", "fp32", (32.0,), "AMX"),
     ),
+    "zen2": (Ratio("int8", "fp32", (2.0,), "without VNNI 64 byte products cost two uops on each of two pipes"),),
+    "zen3": (Ratio("int8", "fp32", (2.0,), "without VNNI 64 byte products cost two uops on each of two pipes"),),
     "zen4": (
         Ratio("int8", "fp32", (4.0,), "VPDPBUSD does four multiply-adds in an FP32 lane"),
         Ratio("bf16", "fp32", (2.0,), "VDPBF16PS does two multiply-adds in an FP32 lane"),
     ),
-    "neoverse-v1": (Ratio("int8", "bf16", (2.0,), "SMMLA doubles BFMMLA"), Ratio("bf16", "fp32", (4.0,), "BFMMLA")),
+    **{
+        core: (Ratio("int8", "bf16", (2.0,), "SMMLA doubles BFMMLA"), Ratio("bf16", "fp32", (4.0,), "BFMMLA"))
+        for core in ("neoverse-v1", "neoverse-v2")
+    },
+    **{
+        core: (Ratio("fp16", "fp32", (2.0,), _SAME), Ratio("int8", "fp32", (4.0,), "SDOT does four in an FP32 lane"))
+        for core in ("cortex-a76", "neoverse-n1")
+    },
 }
 """Dense ratios by architecture; a chip's own rows are added where it is stricter than its architecture."""
 
@@ -193,10 +235,18 @@ _TPU_DB = "TechPowerUp GPU database, https://www.techpowerup.com/gpu-specs/, as 
 _L40_CURVE = "https://github.com/te42kyfo/gpu-benches gpu-l2-cache/l40.txt: flat to 92 MB, accessed 2026-11-21"
 
 PRODUCTS: tuple[Product, ...] = (
+    Product(r"\bp4\b", 20, 2, 1.063e9, _TPU_DB + "; its boost of 1114 MHz is above NVIDIA's 1063"),
+    Product(r"\bp40\b", 30, 3, 1.531e9, _TPU_DB),
+    Product(r"\bp100 pcie\b", 56, 4, 1.329e9, _TPU_DB),
     Product(r"\bt4\b", 40, 4, 1.59e9, _TPU_DB),
     Product(r"\bv100\b", 80, 6, 1.53e9, _TPU_DB),
+    Product(r"\bv100s\b", 80, 6, 1.597e9, _TPU_DB),
+    Product(r"\brtx 2080 ti\b", 68, 5.5, 1.635e9, _TPU_DB + "; boost of the Founders Edition"),
     Product(r"\ba100\b", 108, 40, 1.41e9, _TPU_DB + "; its 80 MB for the 80 GB PCIe card is wrong, the die has 40"),
     Product(r"\ba10\b", 72, 6, 1.695e9, _TPU_DB),
+    Product(r"\ba10g\b", 80, 6, 1.71e9, _TPU_DB + "; its 72 SM do not give 70 TFLOP/s in FP16, 80 do"),
+    Product(r"\ba40\b", 84, 6, 1.74e9, _TPU_DB),
+    Product(r"\brtx a6000\b", 84, 6, 1.8e9, _TPU_DB),
     Product(r"\ba30\b", 56, 24, 1.44e9, _TPU_DB),
     Product(r"\bl4\b", 58, 48, 2.04e9, _TPU_DB + "; 7424 shaders / 128, its 60 SM is the full die"),
     Product(r"\bl40s\b", 142, 96, 2.52e9, _TPU_DB + "; L2: " + _L40_CURVE),
@@ -204,8 +254,14 @@ PRODUCTS: tuple[Product, ...] = (
     Product(r"\bh100 pcie\b", 114, 50, 1.755e9, _TPU_DB),
     Product(r"\bh100\b", 132, 50, 1.98e9, _TPU_DB),
     Product(r"\bh200\b", 132, 50, 1.98e9, _TPU_DB),
+    Product(r"\bb200\b", 148, 126, 1.965e9, _TPU_DB + "; L2: https://jax-ml.github.io/scaling-book/gpus, both dies"),
+    Product(r"\brtx 3060\b", 28, 3, 1.777e9, _TPU_DB),
+    Product(r"\brtx 3080\b", 68, 5, 1.71e9, _TPU_DB),
+    Product(r"\brtx 4060\b", 24, 24, 2.46e9, _TPU_DB),
+    Product(r"\brtx 4080\b", 76, 64, 2.505e9, _TPU_DB),
     Product(r"\brtx 4090\b", 128, 72, 2.52e9, _TPU_DB),
     Product(r"\brtx 3090\b", 82, 6, 1.695e9, _TPU_DB),
+    Product(r"\brtx 5080\b", 84, 64, 2.617e9, _TPU_DB),
     Product(r"\brtx 5090\b", 170, 96, 2.407e9, _TPU_DB),
 )
 """First match in the lower-case title wins."""

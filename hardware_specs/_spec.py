@@ -84,13 +84,14 @@ class HardwareSpec(Frozen):
     ``runtime`` (see :meth:`calibrated`). ``one_float_format`` names the runtimes, among those of ``kernels``, that
     compute all floating-point layers of a network in the narrowest of their formats. ``common_variance`` is, by
     runtime, the share of the variance of rows' errors that is common to all rows of a pass, as calibration found it.
-    ``threads`` is what ``kernels`` were measured with, where that is known.
+    ``threads`` is what ``kernels`` were measured with, where that is known. ``price_usd_per_hour`` is an on-demand list
+    price of the whole machine; its source names the provider, the region and the day.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: str
     vendor: str
-    kind: Literal["gpu", "cpu", "tpu", "soc"]
+    kind: Literal["gpu", "cpu", "tpu", "npu", "soc"]
     architecture: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     chip: str | None = None
     aliases: tuple[str, ...] = ()
@@ -98,6 +99,7 @@ class HardwareSpec(Frozen):
     memory: Annotated[tuple[MemoryLevel, ...], Field(min_length=1)]
     launch_overhead_s: Rated | None = None
     tdp_w: Quantity | None = None
+    price_usd_per_hour: Quantity | None = None
     kernels: tuple[KernelModel, ...] = ()
     one_float_format: tuple[str, ...] = ()
     common_variance: dict[str, Share] = Field(default_factory=dict)

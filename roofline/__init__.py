@@ -13,6 +13,7 @@ from roofline.table import CostTable, SchemeScores
 from roofline.traffic import TRAFFIC_MODELS
 
 if TYPE_CHECKING:
+    from roofline.frontends._onnx import read_onnx
     from roofline.frontends._trace import trace
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "TensorSpec",
     "Transition",
     "estimate",
+    "read_onnx",
     "trace",
 ]
 
@@ -39,4 +41,8 @@ def __getattr__(name: str) -> Any:
         from roofline.frontends._trace import trace
 
         return trace
+    if name == "read_onnx":
+        from roofline.frontends._onnx import read_onnx
+
+        return read_onnx
     raise AttributeError(f"module 'roofline' has no attribute {name!r}")

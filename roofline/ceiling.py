@@ -31,8 +31,10 @@ class CeilingChoice(NamedTuple):
     reason: str
 
 
-def choose_ceiling(weights: Precision, activations: Precision, hardware: HardwareSpec) -> CeilingChoice:
-    """Decide the compute format of a matrix-like layer.
+def choose_ceiling(
+    weights: Precision, activations: Precision, hardware: HardwareSpec, *, first: str = "weights"
+) -> CeilingChoice:
+    """Decide the compute format of a matrix-like layer; ``first`` is what the reason calls the first operand.
 
     1. Operands: two integers compute at the wider width (≤ 4 bits: int4, ≤ 8: int8, above: fp32); an integer beside a
        float is widened to the float (weight-only formats lower bytes, not FLOP/s); two floats meet at the wider.
@@ -43,7 +45,7 @@ def choose_ceiling(weights: Precision, activations: Precision, hardware: Hardwar
         MissingCeilingError: Neither the format nor a wider one has a ceiling on this machine; the text lists those it
             has.
     """
-    (wanted, *wider), reason = operand_formats(weights, activations)
+    (wanted, *wider), reason = operand_formats(weights, activations, first=first)
     candidates = [f for f in (wanted, *wider) if f in hardware.compute]
     if not candidates:
         raise MissingCeilingError(
@@ -60,9 +62,11 @@ def choose_ceiling(weights: Precision, activations: Precision, hardware: Hardwar
     return CeilingChoice(best, hardware.ceiling(best), reason)
 
 
-def operand_formats(weights: Precision, activations: Precision) -> tuple[tuple[str, ...], str]:
+def operand_formats(
+    weights: Precision, activations: Precision, *, first: str = "weights"
+) -> tuple[tuple[str, ...], str]:
     """Return the format that two operands meet in and the wider ones that hold its values, and why it is not theirs."""
-    wanted, reason = _operand_format(weights, activations)
+    wanted, reason = _operand_format(weights, activations, first)
     return (wanted, *_WIDER[wanted]), reason
 
 
@@ -81,7 +85,7 @@ def vector_ceiling(hardware: HardwareSpec) -> CeilingChoice:
     )
 
 
-def _operand_format(weights: Precision, activations: Precision) -> tuple[str, str]:
+def _operand_format(weights: Precision, activations: Precision, what: str) -> tuple[str, str]:
     if not weights.is_float and not activations.is_float:
         width = max(weights.bits, activations.bits)
         if width > 8:
@@ -95,9 +99,9 @@ def _operand_format(weights: Precision, activations: Precision) -> tuple[str, st
         if {first, second} == {"fp16", "bf16"}:
             return "fp32", "fp16 and bf16 meet in fp32"
         wider = max((first, second), key=_FLOATS.index)
-        return wider, f"{first} weights and {second} activations compute in {wider}"
+        return wider, f"{first} {what} and {second} activations compute in {wider}"
     integer, floating, side = (
-        (weights, activations, "weights") if activations.is_float else (activations, weights, "activations")
+        (weights, activations, what) if activations.is_float else (activations, weights, "activations")
     )
     return _family(floating), f"{side} {integer.name} are widened to {floating.name}, the other operand's format"
 

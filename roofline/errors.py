@@ -17,6 +17,10 @@ class TraceError(AIQError):
     """A model that could not be traced."""
 
 
+class ModelFileError(AIQError):
+    """A model file that cannot be read."""
+
+
 class InputError(AIQError):
     """An argument outside its range."""
 
@@ -25,6 +29,7 @@ __all__ = [
     "AIQError",
     "InputError",
     "MissingCeilingError",
+    "ModelFileError",
     "PrecisionError",
     "SchemeError",
     "SpecError",

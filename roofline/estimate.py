@@ -78,7 +78,6 @@ def estimate(
         transitions,
         _total_latency(pricing, layers, transitions),
         weight_bytes,
-        weight_bytes + pricing.constant_bytes + max((layer.activation_bytes for layer in layers), default=0),
         (),
     )
     return replace(found, assumptions=_assumptions(found, level, half))

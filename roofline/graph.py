@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from roofline.precision import Precision
+
 if TYPE_CHECKING:
     import networkx as nx
 
-Role = Literal["weight", "parameter", "input", "output", "state"]
+Role = Literal["weight", "parameter", "input", "output", "state", "kv"]
 
 CONV_KINDS = frozenset({"conv", "depthwise_conv", "conv_transpose"})
 MATRIX_KINDS = CONV_KINDS | {"linear", "matmul", "attention", "recurrent"}
@@ -44,7 +46,8 @@ class TensorSpec:
 
     Attributes:
         role: ``weight`` (what a scheme quantizes), ``parameter`` (bias, norm scale and the like), ``state`` (buffers),
-            ``input`` or ``output`` (activations).
+            ``kv`` (entries of the key-value cache that attention reads or writes, each once), ``input`` or ``output``
+            (activations).
         shape: Shape at the traced batch.
         elements: Distinct values moved: broadcast dimensions count once; of an embedding the values looked up, which
             may be more than it stores.
@@ -52,11 +55,17 @@ class TensorSpec:
         bits: Bits of one value in that format.
         is_float: Whether a scheme may change its format.
         batched: Whether ``elements`` grows with the batch.
-        channels: Output channels of a weight (its scale groups lie along the other axes); 1 for the rest.
+        channels: Output channels of a weight (its scale groups lie along the other axes), vectors of a key-value cache;
+            1 for the rest.
         name: Name of the parameter or buffer; empty for activations.
         producers: Indices of the ops that wrote an input; empty for graph inputs and constants.
-        stored: Elements of the whole stored tensor (an embedding's full table).
+        stored: Elements of the whole stored tensor (an embedding's full table, all of an activation that a view reads);
+            0 where it is not known to be more.
         identity: Equal for two reads of the same part of the same tensor.
+        native: The format that the model stores a weight in already, with its scales, where ``dtype`` and ``bits`` do
+            not say it all: ``int4:g128`` of a quantized checkpoint. Such integers have ``is_float`` false.
+        storage: Equal for all views of one piece of memory, in-place results included; -1 where the frontend cannot
+            tell.
     """
 
     role: Role
@@ -71,6 +80,16 @@ class TensorSpec:
     producers: tuple[int, ...] = ()
     stored: int = 0
     identity: int = -1
+    native: Precision | None = None
+    storage: int = -1
+
+    @property
+    def native_bytes(self) -> int:
+        """Bytes moved in the native format, with its scales."""
+        if self.native is not None and self.elements:
+            channels = max(self.distinct * self.channels // self.elements, 1)
+            return -(-self.native.stored_bits(self.distinct, channels) // 8)
+        return -(-self.distinct * self.bits // 8)
 
     @property
     def distinct(self) -> int:
@@ -127,7 +146,7 @@ class Op:
     @property
     def native_bytes(self) -> int:
         """Bytes moved in the traced formats."""
-        return sum(-(-t.distinct * t.bits // 8) for t in self.tensors)
+        return sum(t.native_bytes for t in self.tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +162,8 @@ class OpGraph:
         keep_weights: Patterns of layers whose weights a scheme's default leaves alone.
         free_ops: Calls that move nothing (views, aliases).
         notes: What a reader must know of the trace.
+        fixed_batch: Whether the graph holds for its own batch alone, as with mixtures of experts, whose reads of
+            weights are not proportional to the batch.
     """
 
     model: str
@@ -153,6 +174,7 @@ class OpGraph:
     keep_weights: tuple[str, ...] = ()
     free_ops: int = 0
     notes: tuple[str, ...] = ()
+    fixed_batch: bool = False
 
     @cached_property
     def nx(self) -> nx.DiGraph[int]:
@@ -213,6 +235,12 @@ class OpGraph:
                     seen.add(tensor.name)
                     owned[op.layer][tensor.name] = tensor
         return owned
+
+    @cached_property
+    def constant_bytes(self) -> int:
+        """Bytes of the parameters and buffers that are no weights, in the model's own formats."""
+        weights = {name for owned in self.weight_elements().values() for name in owned}
+        return -(-sum(size * bits for name, (size, bits) in self.parameters.items() if name not in weights) // 8)
 
     def __len__(self) -> int:
         return len(self.ops)

@@ -11,11 +11,14 @@ from roofline.errors import PrecisionError
 FLOAT_BITS = {"fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8_e4m3": 8, "fp8_e5m2": 8}
 INT_WIDTHS = range(2, 17)
 DEFAULT_SCALE_BITS = 16
+_CACHED_BITS = 16
 
 _KNOWN = f"{', '.join(FLOAT_BITS)}, int{INT_WIDTHS[0]} to int{INT_WIDTHS[-1]}, each integer with :gN, :c, :sN, :zN"
 _OPTION = re.compile(r"(g|s|z|c)([0-9]{0,9})")
 _RECIPE = re.compile(r"[a-z][a-z0-9]*(?:\+[a-z][a-z0-9]*)*")
-_SHORTHAND = re.compile(r"w([0-9]{1,9})((?::[a-z][0-9]*)*)(?:a([0-9]{1,9}))?")
+_SHORTHAND = re.compile(
+    r"(?=[wk])(?:w([0-9]{1,9})((?::[a-z][0-9]*)*)(?:a([0-9]{1,9}))?)?(?:kv([0-9]{1,9})((?::[a-z][0-9]*)*))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +145,30 @@ class LayerPrecision:
         activations: Format of the tensors the layer reads and writes.
         recipe: How the values are found (``gptq``, ``nearest+max``): it changes accuracy and neither bytes nor time.
             Empty for the quantizer's default.
+        kv: Format of the key-value cache that attention reads and writes; its scale groups lie along each head's
+            vector of a token. Without one the cache is as ``cache`` says.
     """
 
     weights: Precision | None = None
     activations: Precision | None = None
     recipe: str = ""
+    kv: Precision | None = None
+
+    @property
+    def cache(self) -> Precision | None:
+        """Format of the key-value cache: ``kv``, else that of activations which are floats of 16 bits or more.
+
+        Engines keep keys and values as attention computes them unless they are told otherwise.
+        """
+        activations = self.activations
+        wide = activations is not None and activations.is_float and activations.bits >= _CACHED_BITS
+        return activations if self.kv is None and wide else self.kv
 
     def __str__(self) -> str:
-        if self.weights is None and self.activations is None:
+        if self.weights is None and self.activations is None and self.kv is None:
             return "keep"
-        return f"{self.weights or 'keep'}/{self.activations or 'keep'}{self._suffix}"
+        cache = f"/{self.kv}" if self.kv else ""
+        return f"{self.weights or 'keep'}/{self.activations or 'keep'}{cache}{self._suffix}"
 
     @property
     def _suffix(self) -> str:
@@ -159,28 +176,33 @@ class LayerPrecision:
 
     @property
     def label(self) -> str:
-        """The shortest text that reads back as this: ``w8a8``, ``w4:g128``, ``fp16``; else the full form."""
-        weights, activations = self.weights, self.activations
-        if weights is not None and weights == activations and weights.is_float:
+        """The shortest text that reads back as this: ``w8a8``, ``w4:g128``, ``fp16``, ``w4kv8``; else the full form."""
+        weights, activations, kv = self.weights, self.activations, self.kv
+        if kv is not None and (kv.is_float or kv.bits == 16):
+            return str(self)
+        cache = str(kv).replace("int", "kv", 1) if kv is not None else ""
+        if weights is not None and weights == activations and weights.is_float and not cache:
             return f"{weights}{self._suffix}"
+        if weights is None and activations is None and cache:
+            return cache + self._suffix
         if weights is None or weights.is_float or weights.bits == 16:
             return str(self)
         short = str(weights).replace("int", "w", 1)
         if activations is None:
-            return short + self._suffix
+            return short + cache + self._suffix
         plain = activations == Precision(activations.name, activations.bits)
         if not plain or activations.is_float or activations.bits == 16:
             return str(self)
-        return f"{short}a{activations.bits}{self._suffix}"
+        return f"{short}a{activations.bits}{cache}{self._suffix}"
 
     @classmethod
     def parse(cls, text: str) -> LayerPrecision:
         """Read a layer's formats.
 
-        ``keep``; a format for both (``fp16``); ``WEIGHTS/ACTIVATIONS`` (``int4:g128/bf16``, either may be ``keep``);
-        or a shorthand ``wB[:options][aB]``: ``w8`` (weights INT8), ``w4:g128``, ``w8a8``, ``w4a8``. In a shorthand 16
-        and 32 mean fp16 and fp32, other widths integers. ``@RECIPE`` after any of them but ``keep`` says how values
-        are found.
+        ``keep``; a format for both (``fp16``); ``WEIGHTS/ACTIVATIONS[/KV]`` (``int4:g128/bf16``,
+        ``keep/keep/fp8_e4m3``; any may be ``keep``); or a shorthand ``wB[:options][aB][kvB[:options]]``: ``w8`` (INT8
+        weights), ``w4:g128``, ``w8a8``, ``w4a8``, ``w4a16kv8``, ``kv8``. In a shorthand 16 and 32 mean fp16 and fp32,
+        other widths integers. ``@RECIPE`` after any of them but ``keep`` says how values are found.
 
         Raises:
             PrecisionError: The text is none of these.
@@ -198,14 +220,13 @@ class LayerPrecision:
         if text == "keep":
             return cls()
         if match := _SHORTHAND.fullmatch(text):
-            for width in filter(None, (match[1], match[3])):
+            for width in filter(None, (match[1], match[3], match[4])):
                 if int(width) not in (*INT_WIDTHS, 32):
                     raise PrecisionError(f"unknown precision {text!r}: known: {_KNOWN}. Next: write one of these.")
-            weights = Precision.parse(_shorthand_format(match[1]) + match[2])
-            return cls(weights, Precision.parse(_shorthand_format(match[3])) if match[3] else None)
+            return cls(_short(match[1], match[2]), _short(match[3]), kv=_short(match[4], match[5]))
         if "/" in text:
-            weights_text, activations_text = text.split("/", 1)
-            return cls(_or_keep(weights_text), _or_keep(activations_text))
+            parts = [_or_keep(part) for part in text.split("/", 2)]
+            return cls(parts[0], parts[1], kv=parts[2] if len(parts) > 2 else None)
         both = Precision.parse(text)
         return cls(both, Precision(both.name, both.bits))
 
@@ -214,5 +235,8 @@ def _or_keep(text: str) -> Precision | None:
     return None if text.strip() == "keep" else Precision.parse(text)
 
 
-def _shorthand_format(width: str) -> str:
-    return {16: "fp16", 32: "fp32"}.get(int(width), f"int{width}")
+def _short(width: str | None, options: str = "") -> Precision | None:
+    """Read one part of a shorthand: its width and options; ``None`` where it is left out."""
+    if not width:
+        return None
+    return Precision.parse({16: "fp16", 32: "fp32"}.get(int(width), f"int{width}") + options)

@@ -16,10 +16,8 @@ from roofline.graph import MATRIX_KINDS, OpGraph
 from roofline.kernels import Kernels, Work, corrected, interval, outside, predict, work_of
 from roofline.precision import FLOAT_BITS, LayerPrecision, Precision
 from roofline.result import LayerEstimate, Transition
-from roofline.traffic import Moved, Row, Source
-
-_PARAMETER_BITS = 16
-_ACTIVATIONS = frozenset({"input", "output"})
+from roofline.storage import ACTIVATIONS, KEPT, moved_bytes, weight_bytes
+from roofline.traffic import Row, Source
 
 
 class Pricing:
@@ -38,25 +36,18 @@ class Pricing:
         self.vector = vector_ceiling(hardware)
         self.kernels = Kernels(hardware) if hardware.rates == "calibrated" else None
         self._weights = graph.weight_elements()
-        weights = {name for owned in self._weights.values() for name in owned}
-        self._ceilings: dict[tuple[Precision, Precision], CeilingChoice] = {}
+        self._ceilings: dict[tuple[Precision, Precision, str], CeilingChoice] = {}
         self.rows_by_anchor: dict[str, list[int]] = {layer: [] for layer in graph.layers}
         for index, row in enumerate(rows):
             self.rows_by_anchor.setdefault(row.anchor, []).append(index)
         keep = LayerPrecision()
-        activations = [sum(_bytes(m, keep, scales=False) for m in r.moved if m.role in _ACTIVATIONS) for r in rows]
-        constants = sum(size * bits for name, (size, bits) in graph.parameters.items() if name not in weights)
-        self.constant_bytes = -(-constants // 8)
-        self._beside_weights = max(activations, default=0) + self.constant_bytes
+        activations = [sum(moved_bytes(m, keep, scales=False) for m in r.moved if m.role in ACTIVATIONS) for r in rows]
+        cached = sum(moved_bytes(m, keep, scales=False) for r in rows for m in r.moved if m.role == "kv")
+        self._beside_weights = max(activations, default=0) + graph.constant_bytes + cached
 
     def stored_bytes(self, layer: str, formats: LayerPrecision) -> int:
         """Bytes that a layer's weights take in memory."""
-        total = 0
-        for spec in self._weights[layer].values():
-            precision = formats.weights if formats.weights and spec.is_float else Precision(spec.dtype, spec.bits)
-            rows = spec.stored // (spec.elements // spec.channels) if spec.elements else 1
-            total += -(-precision.stored_bits(spec.stored, max(rows, 1), scales=self.scales) // 8)
-        return total
+        return weight_bytes(self._weights[layer].values(), formats, scales=self.scales)
 
     def weight_level(self, weight_bytes: float) -> int:
         """Memory level that keeps all weights and parameters between passes, beside the largest row's activations."""
@@ -97,13 +88,13 @@ class Pricing:
         by_role: dict[str, int] = {}
         sizes = []
         for moved in row.moved:
-            size = _bytes(moved, formats, scales=self.scales)
+            size = moved_bytes(moved, formats, scales=self.scales)
             by_role[moved.role] = by_role.get(moved.role, 0) + size
             sizes.append(size)
         crossing = [0] * len(self.level_names)
         inner = self._innermost(sum(sizes)) if self.traffic == "fused" else 0
         for moved, size in zip(row.moved, sizes, strict=True):
-            if moved.role in {"weight", "parameter", "state"}:
+            if moved.role in KEPT:
                 crossing[weight_level] += size
             else:
                 crossing[inner if moved.reusable else 0] += size
@@ -113,8 +104,8 @@ class Pricing:
         flops = 2 * row.macs
         matrix, vector = flops / ceiling.flops_per_s, row.vector_flops / self.vector.flops_per_s
         seconds = {"compute": max(matrix, vector) if self._overlap(ceiling) else matrix + vector}
-        for name, moved_bytes, bandwidth in zip(self.level_names, crossing, self.bandwidths, strict=True):
-            seconds[name] = moved_bytes / bandwidth
+        for name, crossed, bandwidth in zip(self.level_names, crossing, self.bandwidths, strict=True):
+            seconds[name] = crossed / bandwidth
         seconds["overhead"] = self.hardware.overhead_s
         notes = "; ".join(filter(None, (ceiling.reason, row.note)))
         bound = LayerEstimate(
@@ -159,17 +150,20 @@ class Pricing:
 
     @staticmethod
     def operands(row: Row, formats: LayerPrecision) -> tuple[Precision, Precision]:
-        """Return the formats of a row's two operands: weights and activations, or activations twice."""
+        """Return the formats of a row's two operands: weights or the cache, and activations; or activations twice."""
         activations = _operand(row, "input", formats.activations)
+        if row.cached:
+            return _operand(row, "kv", formats.cache), activations
         weighted = row.kind in MATRIX_KINDS and row.weighted
         return (_operand(row, "weight", formats.weights) if weighted else activations), activations
 
     @staticmethod
     def _label(row: Row, formats: LayerPrecision) -> str:
         if not row.weighted:
-            return f"-/{formats.activations or 'keep'}"
+            cache = f"/{formats.kv}" if row.cached and formats.kv else ""
+            return f"-/{formats.activations or 'keep'}{cache}"
         floats = any(m.is_float for m in row.moved if m.role == "weight")
-        return str(formats if floats else LayerPrecision(None, formats.activations))
+        return str(replace(formats, kv=None) if floats else LayerPrecision(None, formats.activations))
 
     def _overlap(self, ceiling: CeilingChoice) -> bool:
         """Tell whether matrix work in this format leaves the vector units free: on a CPU both share the ports."""
@@ -178,9 +172,9 @@ class Pricing:
     def _ceiling(self, row: Row, formats: LayerPrecision) -> CeilingChoice:
         if row.kind not in MATRIX_KINDS or not row.macs:
             return self.vector
-        key = self.operands(row, formats)
+        key = *self.operands(row, formats), "keys and values" if row.cached else "weights"
         if key not in self._ceilings:
-            self._ceilings[key] = choose_ceiling(*key, self.hardware)
+            self._ceilings[key] = choose_ceiling(*key[:2], self.hardware, first=key[2])
         return self._ceilings[key]
 
     def transitions(self, formats: Sequence[LayerPrecision]) -> list[Transition]:
@@ -239,18 +233,7 @@ def _native(row: Row, role: str) -> Precision:
     """Return the traced format of the row's first floating-point tensor of a role (of any, where the role has none)."""
     candidates = [m for m in row.moved if m.role == role] or list(row.moved)
     best = next((m for m in candidates if m.is_float), candidates[0])
+    if best.native is not None:
+        return best.native
     name = {"uint8": "int8"}.get(best.dtype, best.dtype)
     return Precision(name, FLOAT_BITS.get(name, best.bits))
-
-
-def _bytes(moved: Moved, formats: LayerPrecision, *, scales: bool) -> int:
-    """Bytes of one tensor: weights and activations in their formats, the rest at the activations' width from 16 up."""
-    precision, width = None, moved.bits
-    if moved.is_float and moved.role == "weight":
-        precision = formats.weights
-    elif moved.is_float and moved.role in _ACTIVATIONS:
-        precision = formats.activations
-    elif moved.is_float and formats.activations:
-        width = max(formats.activations.bits, _PARAMETER_BITS)
-    bits = precision.stored_bits(moved.elements, max(moved.channels, 1), scales=scales) if precision else None
-    return -(-(moved.elements * width if bits is None else bits) // 8)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardware_specs import HardwareSpec, KernelModel
 from roofline.ceiling import CeilingChoice
 from roofline.graph import OpGraph
 from roofline.kernels import COMMON_VARIANCE, UNCALIBRATED_SHARE, combine
 from roofline.scheme import Scheme
+
+if TYPE_CHECKING:
+    from roofline.memory import Memory
 
 SCHEMA_VERSION = 1
 
@@ -26,7 +29,7 @@ class LayerEstimate:
         members: Ops folded into the row.
         macs: Multiply-accumulates.
         flops: 2 · macs + element-wise and reduction FLOPs.
-        bytes_by_role: Bytes moved as weight, parameter, state, input and output.
+        bytes_by_role: Bytes moved as weight, parameter, state, kv, input and output.
         bytes_by_level: Bytes that cross each memory level, outermost first.
         seconds: Seconds of each resource alone: ``compute``, each memory level, ``overhead``; of a calibrated row only
             the memory level that would bind.
@@ -69,6 +72,11 @@ class LayerEstimate:
     def activation_bytes(self) -> int:
         """Bytes of the row's inputs and outputs, which memory holds at the same time."""
         return self.bytes_by_role.get("input", 0) + self.bytes_by_role.get("output", 0)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the key-value cache that the row reads and writes."""
+        return self.bytes_by_role.get("kv", 0)
 
     @property
     def arithmetic_intensity(self) -> float:
@@ -140,17 +148,19 @@ class GraphEstimate:
     transitions: tuple[Transition, ...] = field(repr=False)
     latency_s: float
     weight_bytes: int
-    memory_bytes: int
     assumptions: tuple[str, ...] = field(repr=False)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Memory that a pass needs, part by part, and whether the outermost memory has it."""
+        from roofline.memory import memory_of
+
+        return memory_of(self)
 
     @property
     def fits(self) -> bool | None:
-        """Whether weights, parameters and the largest row's activations fit the outermost memory, if its size is known.
-
-        ``memory_bytes`` is a lower bound on what a run needs, so ``False`` is certain and ``True`` is not.
-        """
-        capacity = self.hardware.memory[0].capacity_bytes
-        return None if capacity is None else self.memory_bytes <= capacity.value
+        """Whether a pass fits the outermost memory; ``None`` where its size is not known."""
+        return self.memory.fits
 
     @cached_property
     def macs(self) -> int:
@@ -166,6 +176,11 @@ class GraphEstimate:
     def bytes(self) -> int:
         """Bytes moved by all rows and transitions."""
         return sum(layer.bytes for layer in self.layers) + sum(t.bytes for t in self.transitions)
+
+    @cached_property
+    def kv_bytes(self) -> int:
+        """Bytes of the key-value cache that rows move: each entry once, so that it is the size of the cache too."""
+        return sum(layer.kv_bytes for layer in self.layers)
 
     @property
     def arithmetic_intensity(self) -> float:
@@ -252,8 +267,8 @@ class GraphEstimate:
         return {
             "bytes": self.bytes,
             "weight_bytes": self.weight_bytes,
-            "memory_bytes": self.memory_bytes,
-            "fits": self.fits,
+            "kv_bytes": self.kv_bytes,
+            "memory": self.memory.to_dict(),
             "arithmetic_intensity": self.arithmetic_intensity,
             "latency_s": self.latency_s,
             "latency_interval_s": self.latency_interval_s,

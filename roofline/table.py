@@ -283,7 +283,8 @@ class CostTable:
 
 def _activations_only(option: LayerPrecision) -> LayerPrecision:
     """Return an option's side for a layer whose weights are kept; a recipe that nothing is left for goes too."""
-    return LayerPrecision() if option.activations is None else replace(option, weights=None)
+    left = replace(option, weights=None)
+    return LayerPrecision() if left.activations is None and left.kv is None else left
 
 
 def _in_order(values: Iterable[float]) -> float:

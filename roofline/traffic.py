@@ -19,12 +19,13 @@ from typing import Literal, NamedTuple, get_args
 
 from roofline.errors import InputError
 from roofline.graph import CONV_KINDS, FOLDABLE_KINDS, MATRIX_KINDS, Extents, Op, OpGraph, Role, TensorSpec
+from roofline.precision import Precision
 
 Traffic = Literal["paper", "unfused", "fused"]
 TRAFFIC_MODELS: tuple[str, ...] = get_args(Traffic)
-_MOST_SAMPLES = 10**9
+MOST_SAMPLES = 10**9
 _NOT_A_PRODUCER = frozenset({"unknown", "fill"})
-_CLIPPING = (".relu", "relu6", "hardtanh", "clamp")
+_CLIPPING = (".relu", "relu6", "hardtanh", "clamp", ".Relu", ".Clip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Moved:
     is_float: bool
     channels: int
     reusable: bool
+    native: Precision | None = None
 
 
 class Source(NamedTuple):
@@ -79,17 +81,27 @@ class Row:
         """Whether the row reads quantizable weights."""
         return any(m.role == "weight" for m in self.moved)
 
+    @property
+    def cached(self) -> bool:
+        """Whether the row reads or writes a key-value cache."""
+        return any(m.role == "kv" for m in self.moved)
+
 
 def build_rows(graph: OpGraph, *, traffic: str, batch: int) -> tuple[Row, ...]:
     """Turn a graph into the rows that a traffic model prices, at a batch.
 
     Raises:
-        InputError: An unknown traffic model, or a batch below 1.
+        InputError: An unknown traffic model, a batch below 1, or another than that of a graph of fixed batch.
     """
     if traffic not in TRAFFIC_MODELS:
         raise InputError(f"unknown traffic model {traffic!r}: known: {', '.join(TRAFFIC_MODELS)}. Next: choose one.")
-    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= _MOST_SAMPLES:
+    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= MOST_SAMPLES:
         raise InputError(f"batch must be a whole number of at least 1, got {batch}. Next: choose one.")
+    if graph.fixed_batch and batch != graph.batch:
+        raise InputError(
+            f"the graph of {graph.model} holds for batch {graph.batch} alone, since what it reads is not proportional "
+            f"to the batch, and batch {batch} was asked of it. Next: build the graph at that batch."
+        )
     if traffic == "paper":
         groups = [[op] for op in graph if op.weighted and (op.kind in CONV_KINDS or op.kind == "linear")]
     elif traffic == "unfused":
@@ -138,7 +150,7 @@ def _fold_target(op: Op, graph: OpGraph, group_of: dict[int, int]) -> int | None
 
 def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: int) -> tuple[Row, ...]:
     row_of = {op.index: r for r, group in enumerate(groups) for op in group}
-    leaving = _read_outside(graph, row_of) if traffic == "fused" else None
+    leaving = read_outside(graph, row_of) if traffic == "fused" else None
     readers = _readers(graph) if traffic == "fused" else {}
     layers = frozenset(graph.layers)
     first_layer = graph.layers[0] if graph.layers else ""
@@ -151,7 +163,8 @@ def _rows(graph: OpGraph, groups: Sequence[Sequence[Op]], traffic: str, batch: i
             elements = _scaled(tensor, graph.batch, batch)
             channels = elements * tensor.channels // tensor.elements if tensor.elements else 1
             reusable = traffic == "fused" and _stays(op, tensor, graph)
-            moved.append(Moved(tensor.role, elements, tensor.bits, tensor.dtype, tensor.is_float, channels, reusable))
+            spec = tensor.role, elements, tensor.bits, tensor.dtype, tensor.is_float
+            moved.append(Moved(*spec, channels, reusable, tensor.native))
             for producer in sorted({row_of[p] for p in tensor.producers if p in row_of} - {index}):
                 key = producer, tensor.dtype
                 before = sources[key].elements if key in sources else 0
@@ -205,7 +218,7 @@ def _clips(op: Op) -> bool:
     return op.kind == "elementwise" and any(word in op.target for word in _CLIPPING)
 
 
-def _read_outside(graph: OpGraph, row_of: dict[int, int]) -> set[int]:
+def read_outside(graph: OpGraph, row_of: dict[int, int]) -> set[int]:
     """Return the ops whose output leaves their group: read by another row, returned, or read by nobody."""
     readers: dict[int, set[int]] = {}
     for op in graph:

@@ -19,7 +19,7 @@ from tests.refusals import LONG, PLAN, ROOFLINE, refusal
     [
         (
             ("roofline", "resnet20", "--hardware", "h10"),
-            "unknown hardware 'h10': did you mean 'h100' or 'v100' or 'h200'? "
+            "unknown hardware 'h10': did you mean 'h100' or 'a10' or 'v100'? "
             "Next: run 'aiq specs list', or give a path to a .toml or .json file.",
         ),
         (
@@ -84,7 +84,7 @@ from tests.refusals import LONG, PLAN, ROOFLINE, refusal
         ),
         (
             ("specs", "show", "h10"),
-            "unknown hardware 'h10': did you mean 'h100' or 'v100' or 'h200'? "
+            "unknown hardware 'h10': did you mean 'h100' or 'a10' or 'v100'? "
             "Next: run 'aiq specs list', or give a path to a .toml or .json file.",
         ),
     ],

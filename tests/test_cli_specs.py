@@ -18,7 +18,8 @@ from tests.commands import FORMATS, TOY_MACHINE, run
 def test_specs_list(fmt: str) -> None:
     code, out, err = run("specs", "list", "--format", fmt)
     assert (code, err) == (0, "")
-    names = hardware_specs.names()
+    machines = map(hardware_specs.load, hardware_specs.names())
+    names = [m.name for m in sorted(machines, key=lambda m: (m.vendor.lower(), m.kind, m.name))]
     if fmt == "json":
         found = json.loads(out)
         assert found["schema_version"] == 1
@@ -68,3 +69,32 @@ def test_specs_check_with_findings(here: Path) -> None:
     findings = out.splitlines()
     assert all(re.fullmatch(r"[\w.]+: .+ \[[a-z-]+\]", line) for line in findings)
     assert err == f"toy: {len(findings)} findings\n"
+
+
+def test_specs_check_of_the_whole_catalogue() -> None:
+    assert run("specs", "check", "--all") == (0, f"{len(hardware_specs.names())} machines: no findings\n", "")
+
+
+def test_specs_check_of_all_names_the_machines_with_findings(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "toy.toml").write_text(TOY_MACHINE)
+    monkeypatch.setattr(hardware_specs, "names", lambda: ["t4", "./toy.toml"])
+    code, out, err = run("specs", "check", "--all")
+    assert (code, err) == (1, "1 of 2 machines have findings: ./toy.toml\n")
+    assert all(re.fullmatch(r"\./toy\.toml: [\w.]+: .+ \[[a-z-]+\]", line) for line in out.splitlines())
+
+
+@pytest.mark.parametrize(("arguments", "got"), [((), "neither"), (("t4", "--all"), "both")])
+def test_specs_check_takes_a_file_or_all(arguments: tuple[str, ...], got: str) -> None:
+    assert run("specs", "check", *arguments) == (
+        2,
+        "",
+        f"aiq: specs check takes a file or --all, got {got}. Next: name one machine, or give --all alone.\n",
+    )
+
+
+def test_specs_show_prices_a_machine_that_has_one(here: Path) -> None:
+    text = '[price_usd_per_hour]\nvalue = 0.5\nkind = "datasheet"\nsource = "made up for a test"\n'
+    (here / "toy.toml").write_text(TOY_MACHINE + text)
+    rows = csv.DictReader(io.StringIO(run("specs", "show", "toy.toml", "--format", "csv").out))
+    found = {row["field"]: row for row in rows}
+    assert (found["price"]["value"], found["price"]["unit"]) == ("0.5", "USD/h")

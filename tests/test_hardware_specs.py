@@ -132,6 +132,11 @@ def test_names_and_aliases_are_unique() -> None:
         "epyc-milan-2vcpu",
         "epyc-genoa-2vcpu",
         "graviton3-2vcpu",
+        "a10g",
+        "mi300x",
+        "apple-m1",
+        "jetson-orin-nano",
+        "raspberry-pi-5",
     ],
 )
 def test_promised_names_load(name: str) -> None:
@@ -158,6 +163,26 @@ def test_an_alias_loads_the_machine_it_stands_for() -> None:
         ("xeon-2vcpu", "int8", 691.2e9),
         ("xeon-spr-2vcpu", "bf16", 2.765e12),
         ("graviton3-2vcpu", "fp32", 166.4e9),
+        ("p4", "int8", 21.77e12),
+        ("p100", "fp16", 19.05e12),
+        ("a10", "int8", 250e12),
+        ("a10g", "fp16", 70e12),
+        ("a30", "bf16", 165.15e12),
+        ("l40", "fp16", 181e12),
+        ("l40s", "fp8", 733e12),
+        ("h100-pcie", "bf16", 756.5e12),
+        ("b200", "fp4", 9000e12),
+        ("rtx3090", "int8", 284e12),
+        ("rtx5090", "bf16", 209.5e12),
+        ("jetson-agx-orin", "int8", 85.2e12),
+        ("mi210", "int8", 181e12),
+        ("mi250x", "fp16", 383e12),
+        ("mi300x", "fp8", 2614.9e12),
+        ("tpu-v5e", "int8", 393e12),
+        ("tpu-v6e", "bf16", 918e12),
+        ("apple-m2", "fp32", 3.58e12),
+        ("raspberry-pi-5", "int8", 614.4e9),
+        ("gaudi3", "bf16", 1835e12),
     ],
 )
 def test_pinned_ceilings(name: str, fmt: str, expected: float) -> None:
@@ -166,7 +191,24 @@ def test_pinned_ceilings(name: str, fmt: str, expected: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("t4", 320e9), ("v100", 897e9), ("a100-40", 1555e9), ("a100-80", 2039e9), ("h100", 3350e9), ("h200", 4800e9)],
+    [
+        ("t4", 320e9),
+        ("v100", 897e9),
+        ("a100-40", 1555e9),
+        ("a100-80", 2039e9),
+        ("h100", 3350e9),
+        ("h200", 4800e9),
+        ("p4", 192.3e9),
+        ("a100-80-pcie", 1935e9),
+        ("b200", 8000e9),
+        ("rtx5090", 1792e9),
+        ("jetson-orin-nano", 68.22e9),
+        ("mi300x", 5300e9),
+        ("mi325x", 6000e9),
+        ("tpu-v5e", 819e9),
+        ("tpu-v5p", 2765e9),
+        ("apple-m1", 68.256e9),
+    ],
 )
 def test_pinned_bandwidths(name: str, expected: float) -> None:
     assert load(name).bandwidth() == pytest.approx(expected, rel=1e-3)
@@ -210,13 +252,13 @@ def test_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(UnknownNameError) as caught:
         load("tesla-t5")
     assert str(caught.value) == (
-        "unknown hardware 'tesla-t5': did you mean 'tesla-t4'? "
+        "unknown hardware 'tesla-t5': did you mean 'tesla-t4' or 'tesla-p4' or 'tesla-p40'? "
         "Next: run 'aiq specs list', or give a path to a .toml or .json file."
     )
 
 
 def test_unknown_name_without_a_near_match_lists_what_is_known() -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown hardware 'zzzzzz': known: a100, .* and \d+ more\. Next: run"):
+    with pytest.raises(UnknownNameError, match=r"unknown hardware 'zzzzzz': known: a10, .* and \d+ more\. Next: run"):
         load("zzzzzz")
 
 

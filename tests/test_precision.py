@@ -76,10 +76,13 @@ def test_text_form_round_trips(precision: Precision) -> None:
     assert hash(Precision.parse(str(precision))) == hash(precision)
 
 
-@given(st.none() | precisions, st.none() | precisions)
-def test_layer_text_form_round_trips(weights: Precision | None, activations: Precision | None) -> None:
-    formats = LayerPrecision(weights, activations)
+@given(st.none() | precisions, st.none() | precisions, st.none() | precisions)
+def test_layer_text_form_round_trips(
+    weights: Precision | None, activations: Precision | None, kv: Precision | None
+) -> None:
+    formats = LayerPrecision(weights, activations, kv=kv)
     assert LayerPrecision.parse(str(formats)) == formats
+    assert LayerPrecision.parse(formats.label) == formats
 
 
 @pytest.mark.parametrize("text", ["int08", "int008", "int٨", "w08", "w٨"])
@@ -160,10 +163,9 @@ def test_full_groups_take_bits_per_value(precision: Precision, groups: int, chan
     assert precision.stored_bits(elements, channels) == pytest.approx(elements * precision.bits_per_value, rel=1e-12)
 
 
-def _layer(weights: str | None, activations: str | None) -> LayerPrecision:
-    return LayerPrecision(
-        Precision.parse(weights) if weights else None, Precision.parse(activations) if activations else None
-    )
+def _layer(weights: str | None, activations: str | None, kv: str | None = None) -> LayerPrecision:
+    first, second, third = (Precision.parse(text) if text else None for text in (weights, activations, kv))
+    return LayerPrecision(first, second, kv=third)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,15 @@ def _layer(weights: str | None, activations: str | None) -> LayerPrecision:
         ("int4:g128/bf16", _layer("int4:g128", "bf16"), "int4:g128/bf16"),
         ("keep/int8", _layer(None, "int8"), "keep/int8"),
         ("fp8_e4m3 / keep", _layer("fp8_e4m3", None), "fp8_e4m3/keep"),
+        ("int4:g128/bf16/fp8_e4m3", _layer("int4:g128", "bf16", "fp8_e4m3"), "int4:g128/bf16/fp8_e4m3"),
+        ("int8/int8/keep", _layer("int8", "int8"), "int8/int8"),
+        ("keep/keep/int8", _layer(None, None, "int8"), "keep/keep/int8"),
+        ("kv8", _layer(None, None, "int8"), "keep/keep/int8"),
+        ("kv4:g64", _layer(None, None, "int4:g64"), "keep/keep/int4:g64"),
+        ("w4:g128kv8", _layer("int4:g128", None, "int8"), "int4:g128/keep/int8"),
+        ("w4a16kv8", _layer("int4", "fp16", "int8"), "int4/fp16/int8"),
+        ("w8a8kv8", _layer("int8", "int8", "int8"), "int8/int8/int8"),
+        ("w8a8kv16", _layer("int8", "int8", "fp16"), "int8/int8/fp16"),
     ],
 )
 def test_layer_text_form(text: str, expected: LayerPrecision, canonical: str) -> None:
@@ -247,7 +258,9 @@ def test_an_option_given_twice_is_refused(text: str) -> None:
         ("a8", f"unknown precision 'a8': known: {KNOWN}"),
         ("w8a8:c", f"unknown precision 'w8a8:c': known: {KNOWN}"),
         ("int8/x", f"unknown precision 'x': known: {KNOWN}"),
-        ("int8/int8/int8", f"unknown precision 'int8/int8': known: {KNOWN}"),
+        ("int8/int8/int8/int8", f"unknown precision 'int8/int8': known: {KNOWN}"),
+        ("w8kv1", f"unknown precision 'w8kv1': known: {KNOWN}"),
+        ("kv", f"unknown precision 'kv': known: {KNOWN}"),
         ("int8/", f"unknown precision '': known: {KNOWN}"),
         ("w16:g8", "precision 'fp16:g8': fp16 takes no options. Next: write 'fp16'."),
         (

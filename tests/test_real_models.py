@@ -248,5 +248,5 @@ def test_a_model_that_does_not_fit_says_so() -> None:
     )
     graph = trace(nn.Linear(64, 64), torch.zeros(1, 64))
     assert estimate(graph, small).fits is False
-    assert estimate(graph, small).memory_bytes == 4 * (64 * 64 + 64 + 128)
+    assert estimate(graph, small).memory.total_bytes == 4 * (64 * 64 + 64 + 128)
     assert estimate(graph, FLAT).fits in {None, True}

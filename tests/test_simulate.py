@@ -321,3 +321,8 @@ def test_fingerprint_follows_weights_and_calibration() -> None:
     with torch.no_grad():
         other.module.linear.weight[0, 0] += 1e-6
     assert first["weights"] != Simulator(replace(other), graph, inputs).fingerprint["weights"]
+
+
+def test_a_format_of_the_cache_is_refused(residual: tuple[Simulator, torch.Tensor]) -> None:
+    with pytest.raises(InputError, match=r"priced and not simulated, got .*/int8 for .*leave out the format"):
+        residual[0].outputs(Scheme(LayerPrecision.parse("w8kv8")), residual[1])

@@ -409,7 +409,7 @@ def test_an_unknown_architecture_is_held_to_the_general_rules_only() -> None:
 def test_every_shipped_machine_is_of_a_known_architecture(name: str) -> None:
     machine_ = load(name)
     assert machine_.architecture in FORMATS
-    assert machine_.architecture in RATIOS or machine_.architecture == "zen3"
+    assert machine_.architecture in RATIOS
 
 
 @pytest.mark.parametrize("name", [n for n in names() if load(n).kind == "gpu"])

@@ -24,6 +24,7 @@ from aiq.quantize._recipe import Recipe
 from aiq.quantize._statistics import Calibration, calibrate
 from aiq.quantize._weights import QuantizedWeight, quantize_weight
 from roofline import LayerPrecision, OpGraph, Precision, Scheme
+from roofline.errors import InputError
 from roofline.estimate import resolve
 
 log = logging.getLogger(__name__)
@@ -136,9 +137,14 @@ class Simulator:
 
         Raises:
             UnknownNameError: The scheme names a layer that the graph has not.
-            InputError: An unknown recipe.
+            InputError: An unknown recipe, or a format of the key-value cache.
         """
         formats = resolve(self.graph, scheme)
+        if cached := next((layer for layer, found in formats.items() if found.kv), None):
+            raise InputError(
+                f"formats of the key-value cache are priced and not simulated, got {formats[cached]} for {cached}. "
+                "Next: leave out the format of the cache."
+            )
         for layer in self._owned:
             wanted = formats[layer].weights, formats[layer].recipe
             if wanted[0] is None:

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
 from roofline import ops
+from roofline.frontends._record import Work
 from roofline.graph import Extents
-
-
-class Work(NamedTuple):
-    """Cost of one call: op kind, multiply-accumulates, element-wise FLOPs, what a reader must know, and the shape."""
-
-    kind: str
-    macs: int = 0
-    vector_flops: int = 0
-    note: str = ""
-    extents: Extents | None = None
-    variant: str = ""
-
 
 Formula = Callable[[Sequence[Any], dict[str, Any], Any], Work]
 
@@ -145,6 +134,16 @@ def _product(position: int) -> Formula:
     return work
 
 
+def _grouped(args: Sequence[Any], _kwargs: dict[str, Any], out: Any) -> Work:
+    """Count a product in groups, as experts run: each row meets the matrix of its own group alone."""
+    left, right = args[:2]
+    if left.dim() == 2 and right.dim() == 2:  # groups along the inner axis
+        extents = Extents(1, left.shape[0], right.shape[1], left.shape[1])
+    else:
+        extents = Extents(1, prod(out.shape[:-1]), out.shape[-1], left.shape[-1])
+    return Work("matmul", extents.m * extents.n * extents.k, note="all groups' matrices are read", extents=extents)
+
+
 def _addbmm(args: Sequence[Any], _kwargs: dict[str, Any], _out: Any) -> Work:
     left, right = args[1], args[2]
     extents = Extents(left.shape[0], left.shape[1], right.shape[-1], left.shape[-1], "products")
@@ -256,6 +255,7 @@ _NAMED: dict[str, Formula] = {
     **dict.fromkeys(("_weight_int8pack_mm", "_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu"), _product(0)),
     **dict.fromkeys(("addmm", "baddbmm", "addmv", "_addmm_activation"), _product(1)),
     "addbmm": _addbmm,
+    **dict.fromkeys(("_grouped_mm", "_scaled_grouped_mm"), _grouped),
     **dict.fromkeys(("outer", "ger"), _outer),
     "bilinear": _bilinear,
     "scaled_dot_product_attention": _attention(5),

@@ -53,6 +53,13 @@ def _layer_norm(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     return x.new_empty(x.shape) if fits else None
 
 
+def _grouped_mm(args: Sequence[Any], _kwargs: dict[str, Any]) -> Any:
+    """Rows of the left operand, each with its group's matrix; PyTorch's own rule refuses formats without a kernel."""
+    left, right = args[:2]
+    plain = left.is_meta and left.dim() == 2 and right.dim() == 3
+    return left.new_empty((left.shape[0], right.shape[2])) if plain else None
+
+
 _UNARY = ("relu", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "relu6")
 
 SHAPE_RULES: dict[str, ShapeRule] = {
@@ -63,4 +70,5 @@ SHAPE_RULES: dict[str, ShapeRule] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _layer_norm,
+    "_grouped_mm": _grouped_mm,
 }

@@ -13,8 +13,9 @@ import torch
 from torch.utils._pytree import tree_map
 
 from roofline.errors import TraceError
-from roofline.frontends._tracer import Record, Tracer, tensors_in
-from roofline.graph import Op, OpGraph
+from roofline.frontends._record import named
+from roofline.frontends._tracer import Tracer, tensors_in
+from roofline.graph import OpGraph
 
 _CONTAINERS = (list, dict, set, OrderedDict)
 
@@ -72,7 +73,7 @@ def trace(
             raise _refusal(title, example_input, error) from error
     return OpGraph(
         model=title,
-        ops=tuple(_named(tracer.records)),
+        ops=tuple(named(tracer.records)),
         batch=batch,
         outputs=tracer.writers_of(outputs),
         parameters=dict(tracer.parameters),
@@ -148,40 +149,3 @@ def _refusal(title: str, example: Any, error: Exception) -> TraceError:
 def _reason(error: Exception) -> str:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
     return f"{type(error).__name__}: {first.rstrip('.')}"
-
-
-def _named(records: list[Record]) -> Iterator[Op]:
-    """Give every record its unique name: the owner of its weights, the leaf module, or module and operator."""
-    owners = {name for record in records for name in (record.owner, record.alias)}
-    kinds: dict[str, set[str]] = {}
-    for record in records:
-        if not record.owner and record.leaf:
-            kinds.setdefault(record.path, set()).add(record.base)
-    used: dict[str, int] = {}
-    for index, record in enumerate(records):
-        layer = record.owner or record.path
-        alone = record.leaf and record.path and record.path not in owners
-        if record.owner:
-            name = record.alias
-        elif alone and len(kinds[record.path]) == 1:
-            name = layer
-        else:
-            name = f"{layer}.{record.base}" if layer else record.base
-        used[name] = used.get(name, 0) + 1
-        if used[name] > 1:
-            name = f"{name}#{used[name]}"
-        work = record.work
-        yield Op(
-            index,
-            name,
-            work.kind,
-            layer,
-            record.target,
-            work.macs,
-            work.vector_flops,
-            record.tensors,
-            record.batched,
-            work.note,
-            work.extents,
-            work.variant,
-        )

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 from roofline.frontends import _aten
 from roofline.frontends._fused import ON_META, ON_REAL, FusedRun
+from roofline.frontends._record import Record, Work
 from roofline.frontends._shapes import SHAPE_RULES, ShapeRule
 from roofline.graph import CONV_KINDS, Role, TensorSpec
 
@@ -30,20 +31,6 @@ _DTYPES: dict[torch.dtype, tuple[str, int, bool]] = {
 }
 _INT8 = (torch.int8, torch.uint8)
 _MATERIALISE = frozenset({"arange", "zeros", "ones", "full", "empty", "rand", "randn"})
-
-
-class Record(NamedTuple):
-    """One operator call as seen; names are settled when the run is over."""
-
-    target: str
-    base: str
-    path: str
-    leaf: bool
-    owner: str
-    alias: str
-    work: _aten.Work
-    tensors: tuple[TensorSpec, ...]
-    batched: bool
 
 
 class _Constant(NamedTuple):
@@ -196,7 +183,7 @@ class Tracer(TorchDispatchMode):
             self.free += 1
         elif handling.free:
             cast = _aten.base_name(func) in _aten.CAST and out.dtype != args[0].dtype
-            self._record(func, _aten.Work("elementwise" if cast else "copy"), args, kwargs, out)
+            self._record(func, Work("elementwise" if cast else "copy"), args, kwargs, out)
         else:
             self.record_call(func, args, kwargs, out)
         return out
@@ -260,7 +247,7 @@ class Tracer(TorchDispatchMode):
         formula = self._handlings[func].formula or _aten.UNKNOWN
         self._record(func, formula(args, kwargs, out), args, kwargs, out)
 
-    def _record(self, func: OpOverload, work: _aten.Work, args: Any, kwargs: Any, out: Any) -> None:
+    def _record(self, func: OpOverload, work: Work, args: Any, kwargs: Any, out: Any) -> None:
         index = len(self.records)
         path, leaf = self._path[-1]
         base = _aten.base_name(func)
@@ -289,7 +276,8 @@ class Tracer(TorchDispatchMode):
             name, bits, is_float = _DTYPES.get(tensor.dtype) or _other(tensor.dtype)
             part = touched is not None and base not in _aten.GATHER
             elements = min(tensor.numel(), touched) if part and touched is not None else tensor.numel()
-            specs.append(TensorSpec("output", tuple(tensor.shape), elements, name, bits, is_float, batched))
+            spec = TensorSpec("output", tuple(tensor.shape), elements, name, bits, is_float, batched)
+            specs.append(replace(spec, stored=nbytes // tensor.element_size(), storage=self._storage_of(key)))
             partial = part or tensor.numel() * tensor.element_size() < nbytes
             self._writers[key] = (*self._writers.get(key, ()), index) if partial else (index,)
             if batched:
@@ -305,7 +293,7 @@ class Tracer(TorchDispatchMode):
         target = f"{func.namespace}.{base}.{func._overloadname}"
         self.records.append(Record(target, base.strip("_"), path, leaf, owner, alias, work, tuple(specs), batched))
 
-    def _input(self, tensor: torch.Tensor, work: _aten.Work, args: Any, out: Any) -> TensorSpec:
+    def _input(self, tensor: torch.Tensor, work: Work, args: Any, out: Any) -> TensorSpec:
         key, nbytes = _storage(tensor)
         name, bits, is_float = _DTYPES.get(tensor.dtype) or _other(tensor.dtype)
         shape, stride, elements = tuple(tensor.shape), tensor.stride(), tensor.numel()
@@ -330,9 +318,15 @@ class Tracer(TorchDispatchMode):
                     batched = _storage(rows)[0] in self._batched
                 else:
                     channels = _channels(tensor, elements, work.kind, args, out)
-        return TensorSpec(
+        if role == "input":
+            stored = nbytes // tensor.element_size()
+        spec = TensorSpec(
             role, shape, elements, name, bits, is_float, batched, channels, label, writers, stored, identity
         )
+        return replace(spec, storage=self._storage_of(key))
+
+    def _storage_of(self, key: int) -> int:
+        return self._identities.setdefault(key, len(self._identities))
 
     @staticmethod
     def _owner(constant: _Constant, path: str) -> tuple[str, str]:
