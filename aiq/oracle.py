@@ -56,7 +56,8 @@ class Evaluation:
             contributions whose mean is ``value``. They pair any two schemes. ``None`` where the oracle has none.
         seconds: Wall-clock seconds of the evaluation.
         work: Share of one plain evaluation's arithmetic that was run; below 1 where results were reused.
-        divergence: Mean Kullback–Leibler divergence of the outputs from the float model's, in nats: a smooth companion
+        divergence: How far the outputs stray from the float model's in the mean, in nats (Kullback–Leibler) or as
+            1 − cosine of embeddings: a smooth companion
             of a counted metric, by which searches rank schemes that the count cannot tell apart.
     """
 

@@ -11,6 +11,7 @@ from roofline.precision import Precision
 _PERCENTILE = 0.9999
 _SHRINKS = torch.linspace(1.0, 0.3, 71).tolist()
 _FULL_RANGE_BELOW = 8
+_CHUNK_VALUES = 1 << 16
 
 
 class Grid(NamedTuple):
@@ -49,7 +50,7 @@ def fit_grid(groups: torch.Tensor, precision: Precision, clip: str, importance: 
         groups: Values, float64 [..., n]; one group along the last axis.
         precision: An integer format.
         clip: ``max``, ``mse`` or ``percentile``.
-        importance: Weight of each value's squared error, broadcastable to ``groups``; for ``mse``.
+        importance: Weight of each value's squared error, [..., n] with the first axis of ``groups``; for ``mse``.
 
     Returns:
         A grid whose scale and zero have shape [..., 1].
@@ -64,6 +65,8 @@ def fit_grid(groups: torch.Tensor, precision: Precision, clip: str, importance: 
     grid = _grid(bottom, top, precision)
     if clip != "mse":
         return grid
+    if groups.dim() > 2 and len(groups) > 1 and groups.numel() > _CHUNK_VALUES:
+        return _fit_parts(groups, precision, clip, importance)
     best = _error(groups, grid, importance)
     scale, zero = grid.scale.clone(), grid.zero.clone()
     for shrink in _SHRINKS[1:]:
@@ -73,6 +76,15 @@ def fit_grid(groups: torch.Tensor, precision: Precision, clip: str, importance: 
         scale, zero = torch.where(better, candidate.scale, scale), torch.where(better, candidate.zero, zero)
         best = torch.where(better, error, best)
     return Grid(scale, zero, grid.low, grid.high)
+
+
+def _fit_parts(groups: torch.Tensor, precision: Precision, clip: str, importance: torch.Tensor | None) -> Grid:
+    """Fit a few rows after another: the same, and many times faster, because they stay in the processor's cache."""
+    parts = groups.split(max(1, _CHUNK_VALUES // groups[0].numel()))
+    weights = [None] * len(parts) if importance is None else importance.split(len(parts[0]))
+    grids = [fit_grid(part, precision, clip, weight) for part, weight in zip(parts, weights, strict=True)]
+    scale, zero = (torch.cat([getattr(grid, name) for grid in grids]) for name in ("scale", "zero"))
+    return Grid(scale, zero, grids[0].low, grids[0].high)
 
 
 def _grid(bottom: torch.Tensor, top: torch.Tensor, precision: Precision) -> Grid:

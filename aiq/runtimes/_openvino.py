@@ -178,13 +178,22 @@ def _kind(op: Any) -> str:
 
 
 def _names(op: Any) -> str:
-    """Return OpenVINO's names of what runs inside an operator, or of the weights that it reads."""
+    """Return OpenVINO's names of what runs inside an operator, or of the weights that it reads.
+
+    What a product of two activations reads comes from another layer, and is no name of its own.
+    """
+    own = names = _named(op)
     found, position = op, 1
-    while True:
-        names = f"{_text(found.get_rt_info()['originalLayersNames'])},{found.get_friendly_name()}"
-        if layers_in(names) or len(found.inputs()) <= position:
-            return names
+    while not layers_in(names) and len(found.inputs()) > position:
         found, position = found.input_value(position).get_node(), 0
+        if _kind(found) in _WEIGHTED:
+            return own
+        names = _named(found)
+    return names
+
+
+def _named(op: Any) -> str:
+    return f"{_text(op.get_rt_info()['originalLayersNames'])},{op.get_friendly_name()}"
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class _Writer:
         self.current: dict[str, str] = {}
         self.grids: dict[str, tuple[float, int, int, int] | str] = {}
         self.compressed: dict[str, QuantizedWeight] = {}
+        self.factors = {node.input[1] for node in self.model.graph.node if node.op_type == "MatMul"}
 
     def written(self) -> Built:
         for layer in self.simulator.layers:
@@ -109,14 +110,16 @@ class _Writer:
         if wanted.is_float:
             self._float_weight(layer, name, quantized, wanted, transposed=transposed)
             return
-        matrix = quantized.values.dim() == 2 and quantized.axis == 0
+        matrix = quantized.values.dim() == 2
+        if matrix and quantized.axis == 1:
+            quantized, transposed = replace(quantized, values=quantized.values.T, axis=0), not transposed
         size = quantized.values.movedim(quantized.axis, 0)[0].numel()
         grouped = quantized.group_size < size
         if reason := self._formless(layer, quantized, wanted, size):
             self.stored[layer] = "fp32"
             self.reasons[layer] = f"{reason}: stored as float32 of the same values"
             self._set(name, _turned(quantized.values, transposed))
-        elif transposed and matrix and self._packs(layer, quantized, wanted):
+        elif transposed and matrix and name in self.factors and self._packs(layer, quantized, wanted):
             self.stored[layer] = "int4"
             self.compressed[name] = quantized
         else:
@@ -124,11 +127,11 @@ class _Writer:
 
     def _formless(self, layer: str, quantized: QuantizedWeight, wanted: Precision, size: int) -> str:
         """Say why a weight with ``size`` values a channel has no quantized form; empty where it has one."""
-        matrix = quantized.values.dim() == 2 and quantized.axis == 0
+        matrix = quantized.values.dim() == 2
         if wanted.bits > 8:
             return f"{wanted.bits}-bit integers have no form in ONNX"
         if quantized.group_size < size and not matrix:
-            return "groups inside a convolution's kernel, or down a matrix, have no form in ONNX"
+            return "groups inside a convolution's kernel have no form in ONNX"
         if self.dialect != "openvino":
             return ""
         if quantized.group_size < size and size % quantized.group_size:
