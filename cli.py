@@ -148,7 +148,7 @@ def roofline(
 
         save(result, target)
         print(f"figure: {target}", file=sys.stderr)
-    _show(roofline_report(result), fmt)
+    _show(roofline_report(result, collapse=fmt in ("table", "md")), fmt)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any
 from aiq import zoo
 from aiq._plan import Candidate, Plan
 from aiq._probe import Probe
+from aiq._repeats import collapsed
 from aiq.report import Column, Report
 from hardware_specs import HardwareSpec, KernelModel
 from roofline import GraphEstimate, OpGraph, Transition
@@ -71,8 +72,13 @@ def _unknown(graph: OpGraph) -> Iterable[str]:
         yield f"no formula for {target} ({entry['count']} calls): priced by its {size} alone, FLOPs unknown"
 
 
-def roofline_report(estimate: GraphEstimate) -> Report:
-    """Show an estimate: one row for each op or fused group, and for each format transition that costs time."""
+def roofline_report(estimate: GraphEstimate, *, collapse: bool = False) -> Report:
+    """Show an estimate: one row for each op or fused group, and for each format transition that costs time.
+
+    Args:
+        estimate: The estimate.
+        collapse: Show rows that repeat once, with their number (see :func:`aiq._repeats.collapsed`).
+    """
     data = estimate.to_dict()
     rows = [*data["layers"], *(_transition_row(t, estimate) for t in estimate.transitions if t.latency_s)]
     notes = [*_fit(estimate), *_reasons(estimate), *_unpriced(estimate), *_changes(estimate), *estimate.assumptions]
@@ -85,7 +91,12 @@ def roofline_report(estimate: GraphEstimate) -> Report:
             Column("latency_interval_s", "90 % interval", lambda v: f"{_seconds(v[0])} to {_seconds(v[1])}", drop=9),
             Column("model", "model", lambda v: v or "bound", drop=9),
         )
-    return Report(_roofline_headline(estimate), columns, rows, notes, data)
+    shown = collapsed(rows) if collapse else rows
+    if len(shown) < len(rows):
+        columns = (columns[0], Column("times", "rows", lambda v: f"{v}x", right=True), *columns[1:])
+        once = "rows that repeat are one: share is that of all of them, the rest of each; csv and json have them all"
+        notes = [once, *notes]
+    return Report(_roofline_headline(estimate), columns, shown, notes, data)
 
 
 def _interval(estimate: GraphEstimate) -> str:

@@ -57,8 +57,8 @@ class Evaluation:
         seconds: Wall-clock seconds of the evaluation.
         work: Share of one plain evaluation's arithmetic that was run; below 1 where results were reused.
         divergence: How far the outputs stray from the float model's in the mean, in nats (Kullback–Leibler) or as
-            1 − cosine of embeddings: a smooth companion
-            of a counted metric, by which searches rank schemes that the count cannot tell apart.
+            1 − cosine of embeddings: a smooth companion of a counted metric, by which searches rank schemes that the
+            count cannot tell apart.
     """
 
     value: float

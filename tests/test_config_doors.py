@@ -11,6 +11,7 @@ import roofline
 from roofline import OpGraph
 from roofline.errors import AIQError
 from roofline.frontends._meta_model import trace_config
+from roofline.frontends._shipped import shipped
 from roofline.frontends.transformers import from_config, known_types
 from tests.transformers_models import ARCHITECTURES, DENSE, MIXTURES, OTHERS, config_of, module_of, rows, traced
 
@@ -131,3 +132,22 @@ def test_other_architectures_take_the_road_of_the_trace() -> None:
 def test_architectures_count() -> None:
     assert len(ARCHITECTURES) >= 30
     assert not {"llama", "bert"} & set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-3.2-1b", "llama-2-7b"])
+def test_shipped_decoders_as_large_as_they_are(name: str) -> None:
+    config = dict(shipped(name).config)
+    assert_same(traced(config, BATCH, TOKENS), from_config(config, batch=BATCH, context=TOKENS, every_logit=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("bert-base", "AutoModel"), ("vit-base", "AutoModelForImageClassification")]
+)
+def test_shipped_encoders_as_large_as_they_are(name: str, kind: str) -> None:
+    config = dict(shipped(name).config)
+    ids = torch.zeros(BATCH, TOKENS, dtype=torch.int64, device="meta")
+    image = torch.zeros(BATCH, 3, 224, 224, device="meta")
+    inputs = image if name == "vit-base" else {"input_ids": ids, "token_type_ids": ids.clone()}
+    options = {} if name == "vit-base" else {"context": TOKENS}
+    trace = roofline.trace(module_of(config, getattr(transformers, kind)), inputs)
+    assert_same(trace, from_config(config, batch=BATCH, **options))

@@ -52,6 +52,15 @@ def test_plan_example_prints_what_follows_it(
     assert capsys.readouterr().out.rstrip("\n") == expected_after("$ aiq plan")
 
 
+def test_language_model_example_prints_what_follows_it() -> None:
+    command = (
+        next(text for _, text in blocks() if text.startswith("$ aiq roofline llama")).removeprefix("$ aiq").split()
+    )
+    ran = run(*command)
+    assert ran.code == 0
+    assert ran.out.rstrip("\n") == expected_after("$ aiq roofline llama")
+
+
 def test_validate_example_is_accepted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It plans the measurements on a machine that was made up; nothing is measured."""
     pytest.importorskip("openvino")
