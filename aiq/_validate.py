@@ -304,9 +304,10 @@ class _Batch:
             if timing.stolen is not None:
                 shares.append((rounds, timing.stolen))
             done += rounds
-            if not planned and done < 2 * total:
+            if not planned and done + FEWEST_ROUNDS <= 2 * total:
                 missing = total - int(quiet_rounds(list(samples.values())).sum())
-                planned = blocks(max(missing, FEWEST_ROUNDS)) if missing > 0 else []
+                again = min(max(missing, FEWEST_ROUNDS), 2 * total - done)
+                planned = blocks(again) if missing > 0 else []
 
     def _summarise(
         self,

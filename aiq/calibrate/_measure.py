@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from aiq.calibrate._attribution import attribute
 from aiq.calibrate._rows import KernelRow, kernel_rows
 from aiq.runtimes import DeployError, Deployment, Prepared, Runtime, Step, measure
+from aiq.runtimes._measure import LONG
 from aiq.runtimes._threads import processors
 from hardware_specs import HardwareSpec
 from roofline import GraphEstimate, LayerPrecision, Precision, Scheme, estimate
@@ -220,7 +221,7 @@ def _built(runtime: Runtime, jobs: Sequence[Job], threads: int | None, *, until:
 
 def _round_s(once: float) -> float:
     """Return what a round takes for a network, with the passes before a sample that are not timed."""
-    return once if once >= 4 * _SAMPLE_S else 1.5 * max(once, _SAMPLE_S)
+    return once if once >= LONG * _SAMPLE_S else 1.5 * max(once, _SAMPLE_S)
 
 
 def _attributed(job: Job, steps: Sequence[Step]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from roofline.errors import InputError
 SAMPLE_S = 0.01
 _WARM_UP = 3
 # A pass of so many samples' time gains nothing worth its time from one before it.
-_LONG = 4.0
+LONG = 4.0
 _MOST_UNTIMED = 5
 _MOST_REPEATS = 10_000
 _DISTURBED = 1.15
@@ -122,7 +122,7 @@ def _planned(network: Prepared, inputs: Arrays, sample_s: float) -> tuple[int, i
     """Return how many passes of a sample run before it and are not timed, and how many are."""
     network.run(inputs)
     once = _timed(network, inputs, 1)
-    if once >= _LONG * sample_s:
+    if once >= LONG * sample_s:
         return 0, 1
     for _ in range(_WARM_UP - 1):
         network.run(inputs)
